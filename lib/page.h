@@ -1,0 +1,159 @@
+/*
+ * The page table entry: where one page's content is, in 16 bytes.
+ *
+ * The life of a page (DESIGN: docs/architecture.md):
+ *
+ *   FRESH ------zero-fill-----> RESIDENT --evict--> MOVING --moved--> STAGED --compressed--> STORED
+ *     ^                           ^  ^                |                  |                     |
+ *     |                           |  +--refused-------+                  |                     |
+ *     |                           +--------- RESTORING <--- touched -----+---------------------+
+ *     +------- DISCARDING <--- freed, purged: from FRESH, RESIDENT, STAGED, STORED, POISONED
+ *
+ * Invariant: at each instant exactly one holder has the newest content, and the state names it:
+ *   FRESH       nobody: the page reads as zeroes
+ *   RESIDENT    the program's mapping (present, or swapped by the kernel; never missing)
+ *   MOVING      mapping or staging slot: a MOVE is under way, the evictor knows which
+ *   STAGED      the staging slot `slot`; the mapping is missing
+ *   STORED      the store, at (tier, handle); the mapping is missing
+ *   RESTORING   what it was before, until the copy into the mapping is done; then the mapping
+ *   DISCARDING  nobody wants it any more
+ *   POISONED    lost; a touch raises SIGBUS
+ *
+ * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
+ * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the busy
+ * state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
+ *
+ * Concurrency: `word` changes by compare-and-swap only. `handle` belongs to the owner of a busy page, and to the
+ * reclaim thread for STAGED pages (it writes the handle before the swap to STORED publishes it).
+ */
+#ifndef LARDER_PAGE_H
+#define LARDER_PAGE_H
+
+#include "log.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum { PAGE_SHIFT = 12, PAGE_BYTES = 1 << PAGE_SHIFT };
+
+enum page_state {
+	PAGE_FRESH, /* zero, so that an untouched table is a table of fresh pages */
+	PAGE_RESIDENT,
+	PAGE_MOVING,
+	PAGE_STAGED,
+	PAGE_STORED,
+	PAGE_RESTORING,
+	PAGE_DISCARDING,
+	PAGE_POISONED,
+	PAGE_STATES
+};
+
+struct larder_page {
+	_Atomic uint64_t word; /* state, WAITERS, tier, credit, slot: see page_word() */
+	uint64_t handle;       /* while STORED: where in its tier */
+};
+
+/*
+ * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 32-63 staging slot (STAGED)
+ * Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
+ */
+#define PAGE_WAITERS ((uint64_t)1 << 4)
+enum { PAGE_TIER_SHIFT = 5, PAGE_TIER_MAX = 7, PAGE_CREDIT_SHIFT = 8, PAGE_CREDIT_MAX = 15, PAGE_SLOT_SHIFT = 32 };
+
+static inline uint64_t page_word_resident(unsigned credit)
+{
+	return PAGE_RESIDENT | (uint64_t)credit << PAGE_CREDIT_SHIFT;
+}
+
+static inline uint64_t page_word_staged(uint32_t slot)
+{
+	return PAGE_STAGED | (uint64_t)slot << PAGE_SLOT_SHIFT;
+}
+
+static inline uint64_t page_word_stored(unsigned tier)
+{
+	return PAGE_STORED | (uint64_t)tier << PAGE_TIER_SHIFT;
+}
+
+static inline enum page_state page_state(uint64_t word)
+{
+	return (enum page_state)(word & 15);
+}
+
+static inline unsigned page_tier(uint64_t word)
+{
+	return word >> PAGE_TIER_SHIFT & PAGE_TIER_MAX;
+}
+
+static inline unsigned page_credit(uint64_t word)
+{
+	return word >> PAGE_CREDIT_SHIFT & PAGE_CREDIT_MAX;
+}
+
+static inline uint32_t page_slot(uint64_t word)
+{
+	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
+}
+
+static inline int page_is_busy(uint64_t word)
+{
+	return (1u << page_state(word) & (1u << PAGE_MOVING | 1u << PAGE_RESTORING | 1u << PAGE_DISCARDING)) != 0;
+}
+
+/* Which states may follow which: the picture above, as a table that debug builds check on every change. */
+static inline int page_may_become(enum page_state from, enum page_state to)
+{
+	static const uint16_t next[PAGE_STATES] = {
+		[PAGE_FRESH] = 1 << PAGE_RESTORING | 1 << PAGE_RESIDENT | 1 << PAGE_DISCARDING,
+		[PAGE_RESIDENT] = 1 << PAGE_RESIDENT | 1 << PAGE_MOVING | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
+		[PAGE_MOVING] = 1 << PAGE_STAGED | 1 << PAGE_RESIDENT | 1 << PAGE_FRESH,
+		[PAGE_STAGED] = 1 << PAGE_STORED | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
+		[PAGE_STORED] = 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
+		[PAGE_RESTORING] = 1 << PAGE_RESIDENT | 1 << PAGE_FRESH | 1 << PAGE_STAGED | 1 << PAGE_STORED |
+				   1 << PAGE_POISONED,
+		[PAGE_DISCARDING] = 1 << PAGE_FRESH,
+		[PAGE_POISONED] = 1 << PAGE_DISCARDING,
+	};
+
+	return next[from] >> to & 1;
+}
+
+static inline uint64_t page_load(const struct larder_page *page)
+{
+	return atomic_load_explicit(&page->word, memory_order_acquire);
+}
+
+/* Change the word if it still is *word; else *word is what it is now. Acquire and release, so that content follows the state. */
+static inline int page_change(struct larder_page *page, uint64_t *word, uint64_t to)
+{
+	larder_assert(page_may_become(page_state(*word), page_state(to)));
+	return atomic_compare_exchange_strong_explicit(&page->word, word, to, memory_order_acq_rel, memory_order_acquire);
+}
+
+/* Become the owner of a page that is not busy, keeping tier, credit and slot in the word for the owner to read. */
+static inline int page_acquire(struct larder_page *page, uint64_t *word, enum page_state busy)
+{
+	return page_change(page, word, (*word & ~(uint64_t)15) | busy);
+}
+
+/* End a busy state. Returns true when threads wait for the page and must be woken. */
+static inline int page_release(struct larder_page *page, uint64_t to)
+{
+	uint64_t old = atomic_exchange_explicit(&page->word, to, memory_order_acq_rel);
+
+	larder_assert(page_is_busy(old));
+	larder_assert(page_may_become(page_state(old), page_state(to)));
+	return (old & PAGE_WAITERS) != 0;
+}
+
+/* Ask the owner of a busy page to wake the threads that fault on it. False when the page is not busy any more. */
+static inline int page_await(struct larder_page *page, uint64_t word)
+{
+	while (page_is_busy(word))
+		if (atomic_compare_exchange_weak_explicit(&page->word, &word, word | PAGE_WAITERS, memory_order_acq_rel,
+							  memory_order_acquire))
+			return 1;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,137 @@
+/*
+ * Internal threads. See thread.h for why they are not pthreads.
+ *
+ * A thread's memory is one mapping:
+ *
+ *     guard page | stack ... | room below the control block | control block | room above it
+ *
+ * libc reaches static thread-local variables at negative offsets from the thread pointer and its own per-thread struct at
+ * positive ones, so both sides have room.
+ */
+#include "thread.h"
+
+#include "sys.h"
+
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+
+enum {
+	GUARD_BYTES = 4096,
+	STACK_BYTES = 256 << 10,
+	TLS_BELOW_BYTES = 16 << 10,
+	TLS_ABOVE_BYTES = 8 << 10,
+	MAP_BYTES = GUARD_BYTES + STACK_BYTES + TLS_BELOW_BYTES + TLS_ABOVE_BYTES,
+	THREADS_MAX = 64,
+};
+
+/* The fields of libc's control block that compiled code may read. */
+struct control_block {
+	void *self; /* fs:0 */
+	void *dtv;  /* null: dynamic TLS crashes at once */
+	void *self_thread;
+	int multiple_threads, gscope;
+	uintptr_t sysinfo;
+	uintptr_t stack_guard; /* fs:0x28, read by -fstack-protector code */
+};
+
+/* What the new thread finds at the top of its stack. */
+struct start {
+	void (*run)(void *);
+	void *arg;
+	const char *name;
+	unsigned flags;
+};
+
+/* Written by starters, read by anybody; entries never change once set. */
+static _Atomic int tids[THREADS_MAX];
+static _Atomic int tid_count;
+
+static void remember(int tid)
+{
+	int i = atomic_fetch_add(&tid_count, 1);
+
+	if (i < THREADS_MAX)
+		atomic_store(&tids[i], tid);
+}
+
+int thread_is_internal(int tid)
+{
+	for (int i = 0; i < THREADS_MAX; i++)
+		if (atomic_load(&tids[i]) == tid)
+			return 1;
+	return 0;
+}
+
+int thread_count(void)
+{
+	return atomic_load(&tid_count);
+}
+
+/* First code on the new stack. */
+__attribute__((noreturn, used)) static void thread_main(struct start *start)
+{
+	sys_call3(SYS_prctl, PR_SET_NAME, (long)start->name, 0);
+	if (start->flags & THREAD_OWN_FILES) {
+		sys_call3(SYS_close_range, 0, 1, 0);
+		sys_call3(SYS_close_range, 3, ~0u, 0);
+	}
+	start->run(start->arg);
+	for (;;) /* run() does not return; if it did, only this thread would end */
+		sys_call3(SYS_exit, 0, 0, 0);
+}
+
+/* The child returns from the system call on an empty stack, so it must not return from this function. */
+static long clone_thread(unsigned long flags, struct start *start, void *tls)
+{
+	register long r10 __asm__("r10") = 0;
+	register long r8 __asm__("r8") = (long)tls;
+	register struct start *r12 __asm__("r12") = start;
+	long ret;
+
+	__asm__ volatile("syscall\n\t"
+			 "test %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xor %%ebp, %%ebp\n\t"
+			 "mov %%r12, %%rdi\n\t"
+			 "call *%[main]\n\t"
+			 "1:"
+			 : "=a"(ret)
+			 : "a"(SYS_clone), "D"(flags), "S"((uintptr_t)start & ~(uintptr_t)15), "d"(0), "r"(r10), "r"(r8),
+			   "r"(r12), [main] "r"(thread_main)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flags)
+{
+	unsigned long clone_flags = CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS;
+	char *map = sys_map(MAP_BYTES);
+	struct control_block *tcb;
+	struct start *start;
+	uint64_t all = ~0ull, old = 0;
+	long tid;
+
+	if (!map)
+		return -ENOMEM;
+	sys_mprotect(map, GUARD_BYTES, PROT_NONE);
+	tcb = (struct control_block *)(map + MAP_BYTES - TLS_ABOVE_BYTES);
+	tcb->self = tcb;
+	tcb->self_thread = tcb;
+	tcb->stack_guard = sys_now_ns() << 8;
+	start = (struct start *)(map + GUARD_BYTES + STACK_BYTES - sizeof(*start));
+	*start = (struct start){ run, arg, name, flags };
+
+	if (!(flags & THREAD_OWN_FILES))
+		clone_flags |= CLONE_FILES;
+	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, sizeof(all), 0, 0);
+	tid = clone_thread(clone_flags, start, tcb);
+	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof(old), 0, 0);
+	if (tid < 0) {
+		sys_munmap(map, MAP_BYTES);
+		return (int)tid;
+	}
+	remember((int)tid);
+	return (int)tid;
+}
