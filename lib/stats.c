@@ -33,6 +33,13 @@ int stats_open(void)
 	return 0;
 }
 
+void stats_close(void)
+{
+	if (stats != &unread)
+		sys_munmap(stats, sizeof(*stats));
+	stats = &unread;
+}
+
 void stats_detach(void)
 {
 	stats = &unread;

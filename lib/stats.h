@@ -13,6 +13,9 @@ extern struct larder_stats *stats;
 /* Map the page. Returns 0 or a negative errno. Called once, before internal threads exist. */
 int stats_open(void);
 
+/* Unmap the page, when the service could not be started. */
+void stats_close(void);
+
 /* After fork, in the child: stop sharing the parent's page. */
 void stats_detach(void);
 

@@ -36,7 +36,7 @@ struct larder_options {
  * options  copied; NULL = no limit.
  * returns  0; -EALREADY: already started, by this call or by `larder run`; -EINVAL: an option is out of range or both limits
  *          are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel built
- *          without userfaultfd; -ENOMEM: no address space for the region; -ENOTSUP: the program's malloc is not jemalloc
+ *          without userfaultfd; -ENOMEM: no address space for the region; -ENOPKG: the program's malloc is not jemalloc
  *          with extent hooks. On error nothing has changed.
  * threads  call once, before threads that allocate exist; any thread may call any other function.
  */

@@ -1,0 +1,254 @@
+/*
+ * Arena. See arena.h.
+ *
+ * The hooks run on program threads inside jemalloc, under its locks. jemalloc retains what it frees (opt.retain), so `dalloc` declines and jemalloc
+ * purges instead: the range is discarded and reads as zeroes when it is used again. Extents that an arena got before it was hooked
+ * lie outside the region; the hooks treat them as jemalloc's own would.
+ *
+ * The purging thread is an ordinary program thread in every respect but its origin: it calls into jemalloc, so it may fault on managed
+ * memory and may wait for jemalloc's locks. Reclaim asks it to purge and waits for it for a bounded time only.
+ */
+#include "arena.h"
+
+#include "discard.h"
+#include "memory.h"
+#include "reclaim.h"
+#include "sys.h"
+
+#include <jemalloc/jemalloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "thread.h"
+
+/*
+ * How much a jemalloc arena asks for at a time. Small, so that back-pressure at extent allocation sees a program grow in small steps;
+ * one page-table page's worth of memory, so that the cost of asking does not show.
+ */
+enum { GROW_BYTES = CHUNK_BYTES };
+
+enum { MALLCTL_NAME_BYTES = 64 };
+
+static struct larder_memory *memory;
+static struct larder_reclaim *reclaim;
+static struct arena_allocator allocator;
+
+static int is_managed(const void *addr)
+{
+	return region_contains(&memory->region, addr);
+}
+
+static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t alignment, bool *zero, bool *commit, unsigned arena)
+{
+	void *p = region_alloc(&memory->region, bytes, alignment, at);
+
+	(void)hooks, (void)arena;
+	if (!p)
+		return NULL;
+	*zero = true;
+	*commit = true;
+	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed))
+		pressure_admit(memory);
+	return p;
+}
+
+/* true: jemalloc keeps the addresses, after it has purged them. */
+static bool hook_dalloc(extent_hooks_t *hooks, void *addr, size_t bytes, bool committed, unsigned arena)
+{
+	(void)hooks, (void)addr, (void)bytes, (void)committed, (void)arena;
+	return true;
+}
+
+static bool hook_purge(extent_hooks_t *hooks, void *addr, size_t bytes, size_t offset, size_t length, unsigned arena)
+{
+	char *from = (char *)addr + offset;
+
+	(void)hooks, (void)bytes, (void)arena;
+	if (is_managed(from))
+		return discard(memory, from, length) != 0;
+	return sys_madvise(from, length, MADV_DONTNEED) != 0;
+}
+
+/* An arena is destroyed: its memory goes, its addresses stay reserved. */
+static void hook_destroy(extent_hooks_t *hooks, void *addr, size_t bytes, bool committed, unsigned arena)
+{
+	(void)committed;
+	hook_purge(hooks, addr, bytes, 0, bytes, arena);
+}
+
+static bool hook_split(extent_hooks_t *hooks, void *addr, size_t bytes, size_t a, size_t b, bool committed, unsigned arena)
+{
+	(void)hooks, (void)addr, (void)bytes, (void)a, (void)b, (void)committed, (void)arena;
+	return false;
+}
+
+/* Extents merge when both lie in the region, or neither. */
+static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_bytes, void *b, size_t b_bytes, bool committed, unsigned arena)
+{
+	(void)hooks, (void)a_bytes, (void)b_bytes, (void)committed, (void)arena;
+	return is_managed(a) != is_managed(b);
+}
+
+static extent_hooks_t extent_hooks = {
+	.alloc = hook_alloc,
+	.dalloc = hook_dalloc,
+	.destroy = hook_destroy,
+	.purge_forced = hook_purge,
+	.split = hook_split,
+	.merge = hook_merge,
+};
+
+static int read_unsigned(const char *name, unsigned *value)
+{
+	size_t bytes = sizeof(*value);
+
+	return -allocator.mallctl(name, value, &bytes, NULL, 0);
+}
+
+static int read_size(const char *name, size_t *value)
+{
+	size_t bytes = sizeof(*value);
+
+	return -allocator.mallctl(name, value, &bytes, NULL, 0);
+}
+
+static int hook_arena(unsigned index)
+{
+	extent_hooks_t *hooks = &extent_hooks;
+	size_t grow = GROW_BYTES;
+	char name[MALLCTL_NAME_BYTES];
+	int err;
+
+	snprintf(name, sizeof(name), "arena.%u.extent_hooks", index);
+	err = allocator.mallctl(name, NULL, NULL, &hooks, sizeof(hooks));
+	snprintf(name, sizeof(name), "arena.%u.retain_grow_limit", index);
+	if (!err) /* refused where the allocator does not retain: then there is nothing to limit */
+		allocator.mallctl(name, NULL, NULL, &grow, sizeof(grow));
+	return -err;
+}
+
+/*
+ * jemalloc makes its arena for very large allocations at the first of them, and only then can it be hooked. So make one; its
+ * addresses are kept for ever, because freeing them would let the arena use them again outside the region. No page of it is touched.
+ */
+static void create_huge_arena(void)
+{
+	size_t threshold = 0;
+
+	if (read_size("opt.oversize_threshold", &threshold) == 0 && threshold > 0 && threshold < (size_t)1 << 40)
+		allocator.mallocx(threshold, MALLOCX_TCACHE_NONE);
+}
+
+static int hook_arenas(void)
+{
+	unsigned arenas = 0;
+	int err;
+
+	create_huge_arena();
+	err = read_unsigned("arenas.narenas", &arenas);
+	for (unsigned i = 0; !err && i < arenas; i++) {
+		err = hook_arena(i);
+		if (err == -EFAULT) /* an index without an arena */
+			err = 0;
+	}
+	return err;
+}
+
+int arena_check(const struct arena_allocator *a)
+{
+	extent_hooks_t *hooks;
+	size_t bytes = sizeof(hooks);
+
+	if (!a || !a->mallctl || !a->mallocx)
+		return -ENOPKG;
+	return a->mallctl("arena.0.extent_hooks", &hooks, &bytes, NULL, 0) ? -ENOPKG : 0;
+}
+
+void arena_created(const char *name, void **new_value, size_t *new_bytes)
+{
+	static extent_hooks_t *hooks = &extent_hooks;
+	static const char create[] = "arenas.create";
+
+	if (!memory || *new_value || __builtin_strcmp(name, create) != 0)
+		return;
+	*new_value = &hooks;
+	*new_bytes = sizeof(hooks);
+}
+
+static void purge(void)
+{
+	char name[MALLCTL_NAME_BYTES];
+
+	snprintf(name, sizeof(name), "arena.%u.purge", MALLCTL_ARENAS_ALL);
+	allocator.mallctl(name, NULL, NULL, NULL, 0);
+}
+
+static _Atomic int main_thread_exited;
+
+/* True when the ended main thread, this one and the internal ones are all that is left of the process. */
+static int is_last_thread(void)
+{
+	struct stat task;
+
+	return stat("/proc/self/task", &task) == 0 && (int)task.st_nlink - 2 <= thread_count() + 2;
+}
+
+static void *purger_main(void *arg)
+{
+	static const uint64_t poll_ns = 50000000;
+
+	(void)arg;
+	pthread_setname_np(pthread_self(), "larder-purge");
+	atomic_store(&reclaim->purger_ready, 1);
+	for (;;) {
+		uint32_t seen = event_count(&reclaim->purge_wanted);
+		int alone = atomic_load(&main_thread_exited);
+
+		if (alone && is_last_thread())
+			return NULL; /* the last thread to end ends the process */
+		event_wait(&reclaim->purge_wanted, seen, alone ? poll_ns : 0);
+		if (event_count(&reclaim->purge_wanted) == seen || atomic_load(&main_thread_exited) != alone)
+			continue;
+		purge();
+		event_post(&reclaim->purge_done);
+	}
+}
+
+void arena_main_thread_exits(void)
+{
+	if (!memory)
+		return;
+	atomic_store(&main_thread_exited, 1);
+	event_post(&reclaim->purge_wanted);
+}
+
+static int start_purger(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, old;
+	int err;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the program's own threads */
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	err = pthread_create(&thread, &attr, purger_main, NULL);
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -err;
+}
+
+int arena_install(const struct arena_allocator *a, struct larder_memory *m, struct larder_reclaim *r)
+{
+	int err;
+
+	allocator = *a;
+	memory = m;
+	reclaim = r;
+	err = hook_arenas();
+	return err ? err : start_purger();
+}

@@ -1,0 +1,39 @@
+/*
+ * Arena: jemalloc allocates from the region.
+ */
+#ifndef LARDER_ARENA_H
+#define LARDER_ARENA_H
+
+#include <stddef.h>
+
+struct larder_memory;
+struct larder_reclaim;
+
+/*
+ * The allocator of this process: jemalloc's control functions, as its manual names them. Passed in rather than called by name,
+ * because the preload object interposes mallctl itself.
+ */
+struct arena_allocator {
+	int (*mallctl)(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes);
+	void *(*mallocx)(size_t bytes, int flags);
+};
+
+/* Returns 0, or -ENOPKG when the functions are missing or the jemalloc has no extent hooks (before 5.0). */
+int arena_check(const struct arena_allocator *allocator);
+
+/*
+ * Put every arena into the region and start the purging thread. Allocations made before stay where they are.
+ * returns  0, or a negative errno from jemalloc; arenas hooked until then stay hooked and work.
+ */
+int arena_install(const struct arena_allocator *allocator, struct larder_memory *m, struct larder_reclaim *r);
+
+/*
+ * mallctl("arenas.create") makes an arena with the hooks it is given, or default ones. Returns the value to pass instead of
+ * (*new_value, *new_bytes), so that arenas which the program creates without hooks of its own are managed too.
+ */
+void arena_created(const char *name, void **new_value, size_t *new_bytes);
+
+/* The main thread is about to end alone (pthread_exit): end the purging thread when it is the last. */
+void arena_main_thread_exits(void);
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * Discard. See discard.h.
+ *
+ * Under the chunk's lock, so that neither eviction nor watching is under way in it: own every page of the range, drop what
+ * the store holds, empty the mapping in one madvise, then release all as FRESH. A handler may be restoring a page (fault-around does not ask
+ * whether a page is still wanted); it never waits for program threads, so waiting for it here ends.
+ */
+#include "discard.h"
+
+#include "stats.h"
+#include "sys.h"
+
+static uint64_t acquire(struct larder_page *page)
+{
+	uint64_t word = page_load(page);
+
+	while (page_is_busy(word) || !page_acquire(page, &word, PAGE_DISCARDING))
+		if (page_is_busy(word)) {
+			sys_yield();
+			word = page_load(page);
+		}
+	return word;
+}
+
+/* Let the holder of an owned page go; the mapping is emptied for the whole range at once. */
+static void drop(struct larder_memory *m, const struct larder_page *page, uint64_t word)
+{
+	switch (page_state(word)) {
+	case PAGE_RESIDENT:
+		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		break;
+	case PAGE_STAGED: /* the slot's copy is stale from now on */
+		region_count(&m->region, LARDER_PAGES_STAGED, -1);
+		break;
+	case PAGE_STORED:
+		region_count(&m->region, page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
+		store_drop(&m->store, (struct store_place){ .handle = page->handle, .tier = (uint8_t)page_tier(word) });
+		break;
+	case PAGE_POISONED:
+		region_count(&m->region, LARDER_PAGES_POISONED, -1);
+		break;
+	default:
+		return;
+	}
+	STATS_ADD(discarded, 1);
+}
+
+/* Program threads do not have the userfaultfd: the reclaim thread wakes for them. Happens when freed memory is touched. */
+static void ask_to_wake(struct larder_memory *m)
+{
+	atomic_store(&m->pressure.wake_region, 1);
+	pressure_wake_reclaim(m);
+}
+
+static long discard_watched(struct larder_memory *m, size_t first, size_t pages)
+{
+	int awaited = 0;
+	long err;
+
+	for (size_t i = first; i < first + pages; i++)
+		drop(m, &m->region.pages[i], acquire(&m->region.pages[i]));
+	err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
+	for (size_t i = first; i < first + pages; i++)
+		awaited |= page_release(&m->region.pages[i], PAGE_FRESH);
+	if (awaited)
+		ask_to_wake(m);
+	return err;
+}
+
+static long discard_in_chunk(struct larder_memory *m, size_t first, size_t pages)
+{
+	struct larder_chunk *c = region_chunk(&m->region, first);
+	long err;
+
+	mutex_lock(&c->lock);
+	if (chunk_is_watched(c))
+		err = discard_watched(m, first, pages);
+	else
+		err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
+	mutex_unlock(&c->lock);
+	return err;
+}
+
+int discard(struct larder_memory *m, void *addr, size_t bytes)
+{
+	size_t first = region_index(&m->region, addr), end = first + bytes / PAGE_BYTES;
+	long err = 0;
+
+	if (atomic_load_explicit(&m->region.detached, memory_order_relaxed))
+		return (int)sys_madvise(addr, bytes, MADV_DONTNEED);
+	while (first < end && !err) {
+		size_t n = CHUNK_PAGES - first % CHUNK_PAGES;
+
+		if (n > end - first)
+			n = end - first;
+		err = discard_in_chunk(m, first, n);
+		first += n;
+	}
+	return (int)err;
+}

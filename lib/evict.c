@@ -1,0 +1,247 @@
+/*
+ * Evict. See evict.h.
+ *
+ * The hand walks the page table in address order. It is a FIFO with second chances (CLOCK, Corbato 1968), generalised by the page's
+ * credit. Pages that stand next to each other in memory move together: one UFFDIO_MOVE is one TLB shootdown, whatever its length.
+ */
+#include "evict.h"
+
+#include "stats.h"
+#include "sys.h"
+#include "uffd.h"
+
+/* Credit for pages that cannot leave now: they are looked at again after that many turns of the clock. */
+enum { CREDIT_INCOMPRESSIBLE = PAGE_CREDIT_MAX, CREDIT_UNMOVABLE = PAGE_CREDIT_MAX, CREDIT_TIER_FAILED = 4, CREDIT_UNSHARED = 0 };
+
+enum { MOVE_RETRY_LIMIT = 1000, RESTORE_SPINS = 64, RESTORE_POLL_NS = 20000 };
+
+static void release(struct larder_memory *m, size_t index, uint64_t to)
+{
+	if (page_release(&m->region.pages[index], to))
+		restore_wake(m, index);
+}
+
+/* Pages [first, first + n) are now in the slots at the head. */
+static void moved_out(struct larder_memory *m, size_t first, size_t n)
+{
+	struct larder_staging *s = &m->staging;
+
+	for (size_t i = 0; i < n; i++) {
+		uint32_t slot = staging_slot(s->head++);
+
+		s->owner[slot] = (uint32_t)(first + i);
+		release(m, first + i, page_word_staged(slot));
+	}
+	staging_publish(s);
+	region_count(&m->region, LARDER_PAGES_RESIDENT, -(int64_t)n);
+	region_count(&m->region, LARDER_PAGES_STAGED, (int64_t)n);
+	STATS_ADD(staged, n);
+}
+
+/*
+ * EBUSY after a fork means that the kernel still takes the pages for shared, even when the child is gone. Populating them for writing
+ * gives the process its own copies without changing a byte; the next turn of the clock can move them. Pages pinned for DMA
+ * are their own copies already and stay busy.
+ */
+static void unshare(struct larder_memory *m, size_t first, size_t n)
+{
+	if (STATS_GET(forks) == 0)
+		return;
+	if (sys_madvise(region_address(&m->region, first), n * PAGE_BYTES, MADV_POPULATE_WRITE) == 0)
+		STATS_ADD(unshared, n);
+}
+
+/* UFFDIO_MOVE refused the first of n owned pages. Releases at least that one; returns how many. */
+static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long err)
+{
+	switch (err) {
+	case -EBUSY:
+		STATS_ADD(move_busy, n);
+		for (size_t i = 0; i < n; i++)
+			release(m, first + i, page_word_resident(CREDIT_UNSHARED));
+		unshare(m, first, n);
+		return n;
+	case -ENOENT: /* the program threw the page away without telling us: it reads as zeroes */
+		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		release(m, first, PAGE_FRESH);
+		return 1;
+	case -ESRCH: /* the process is exiting */
+		for (;;)
+			sys_sleep_ns(1000000000);
+	case -EEXIST:
+		log_panic("a staging slot that should be empty is not", staging_slot(m->staging.head));
+	default: /* EINVAL: mlocked or protected memory; ENOMEM: no page tables; EFAULT */
+		release(m, first, page_word_resident(CREDIT_UNMOVABLE));
+		return 1;
+	}
+}
+
+/* Move the owned (MOVING) pages [first, first + n) into staging; there is room. Returns the pages staged. */
+static size_t move_run(struct larder_memory *m, size_t first, size_t n)
+{
+	size_t staged = 0;
+	unsigned retries = 0;
+
+	while (n > 0) {
+		char *slot = staging_address(&m->staging, staging_slot(m->staging.head));
+		long done = uffd_move(m->uffd, slot, region_address(&m->region, first), n * PAGE_BYTES);
+		size_t settled;
+
+		if (done > 0) {
+			settled = (size_t)done / PAGE_BYTES;
+			moved_out(m, first, settled);
+			staged += settled;
+		} else if (done == -EAGAIN && ++retries < MOVE_RETRY_LIMIT) {
+			sys_yield();
+			continue;
+		} else {
+			settled = move_refused(m, first, n, done);
+		}
+		first += settled;
+		n -= settled;
+	}
+	return staged;
+}
+
+/* Own the page if it is to leave on this turn; else take one credit from it. */
+static int choose(struct larder_page *page)
+{
+	uint64_t word = page_load(page);
+
+	if (page_state(word) != PAGE_RESIDENT)
+		return 0;
+	if (page_credit(word) == 0)
+		return page_acquire(page, &word, PAGE_MOVING);
+	page_change(page, &word, page_word_resident(page_credit(word) - 1));
+	return 0;
+}
+
+/* Sweep pages [*hand, end), all in one chunk whose lock is held. Stops when `want` pages are staged. */
+static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, size_t want)
+{
+	size_t staged = 0;
+
+	while (*hand < end && staged < want) {
+		size_t first = *hand, n = 0, room = staging_room(&m->staging);
+
+		if (room > EVICT_BATCH)
+			room = EVICT_BATCH;
+		if (room == 0)
+			break;
+		while (n < room && first + n < end && choose(&m->region.pages[first + n]))
+			n++;
+		*hand = first + n;
+		if (n)
+			staged += move_run(m, first, n);
+		else
+			++*hand;
+	}
+	return staged;
+}
+
+size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned *turns)
+{
+	size_t used = region_used_pages(&m->region), staged = 0, examined = 0;
+
+	while (staged < want && examined < used && staging_room(&m->staging) > 0) {
+		size_t start, end;
+		struct larder_chunk *c;
+
+		if (*hand >= used) {
+			*hand = 0;
+			++*turns;
+		}
+		start = *hand;
+		c = region_chunk(&m->region, start);
+		end = start - start % CHUNK_PAGES + CHUNK_PAGES;
+		if (!chunk_is_watched(c)) {
+			*hand = end;
+		} else {
+			mutex_lock(&c->lock);
+			staged += sweep_chunk(m, hand, end, want - staged);
+			mutex_unlock(&c->lock);
+		}
+		examined += *hand - start;
+	}
+	return staged;
+}
+
+/* No tier takes a page: it goes back to where it came from. */
+static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, int err)
+{
+	if (err == -E2BIG)
+		STATS_ADD(incompressible, 1);
+	if (page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
+		restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED);
+}
+
+/* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
+static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struct store_place place)
+{
+	struct larder_page *page = &m->region.pages[index];
+
+	page->handle = place.handle;
+	if (!page_change(page, &word, page_word_stored(place.tier))) {
+		store_drop(&m->store, place);
+		return 0;
+	}
+	region_count(&m->region, LARDER_PAGES_STAGED, -1);
+	region_count(&m->region, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, 1);
+	STATS_ADD(evictions, 1);
+	if (place.tier == STORE_TIER_SAME)
+		STATS_ADD(same_filled, 1);
+	return 1;
+}
+
+static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
+{
+	size_t index = m->staging.owner[slot];
+	uint64_t word = page_load(&m->region.pages[index]);
+	struct store_place place;
+	int err;
+
+	if (word != page_word_staged(slot)) /* taken back or discarded */
+		return 0;
+	err = store_put(&m->store, w->scratch, staging_address(&m->staging, slot), &place);
+	if (!err)
+		return commit(m, index, word, place);
+	put_back(m, w, index, word, err);
+	return 0;
+}
+
+/* A handler may still be copying out of the slot. */
+static void wait_for_readers(struct larder_memory *m, uint32_t slot)
+{
+	const struct larder_page *page = &m->region.pages[m->staging.owner[slot]];
+	unsigned spins = 0;
+
+	for (;;) {
+		uint64_t word = page_load(page);
+
+		if (page_state(word) != PAGE_RESTORING || page_slot(word) != slot)
+			return;
+		if (++spins > RESTORE_SPINS)
+			sys_sleep_ns(RESTORE_POLL_NS);
+	}
+}
+
+size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w)
+{
+	struct larder_staging *s = &m->staging;
+	uint32_t first = staging_slot(s->tail);
+	uint64_t n = s->head - s->tail, to_end = STAGING_MAX_SLOTS - first;
+	size_t evicted = 0;
+
+	n = n < EVICT_BATCH ? n : EVICT_BATCH;
+	n = n < to_end ? n : to_end;
+	if (n == 0)
+		return 0;
+	for (uint32_t slot = first; slot < first + n; slot++)
+		evicted += write_slot(m, w, slot);
+	for (uint32_t slot = first; slot < first + n; slot++)
+		wait_for_readers(m, slot);
+	sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
+	s->tail += n;
+	staging_publish(s);
+	return evicted;
+}

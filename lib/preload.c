@@ -1,0 +1,191 @@
+/*
+ * The preload object: Larder in a program that knows nothing of it.
+ *
+ * `larder run` puts this object and libjemalloc.so.2 in LD_PRELOAD and the settings into the environment:
+ *   LARDER_LIMIT  SIZE or N%, as on the command line; unset or empty = no limit
+ *   LARDER_LOG    absolute name of the log file; unset = standard error
+ *   LARDER_PID    the process in which a failure to start ends the program. Its descendants inherit the settings; one that cannot start
+ *                 Larder (a sandbox, say) runs without it.
+ * The constructor starts the service before main(). The functions below stand in front of libc's and jemalloc's; each does its
+ * part and calls on.
+ */
+#include "limit.h"
+#include "log.h"
+#include "process.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LARDER_PUBLIC __attribute__((visibility("default")))
+
+enum { EXIT_CANNOT_START = 125 }; /* as `larder run` documents it */
+
+/* The real functions. Set by the constructor, before the program has threads; NULL before that. */
+static struct {
+	struct arena_allocator jemalloc;
+	pid_t (*fork_only)(void);
+	void (*pthread_exit)(void *) __attribute__((noreturn));
+} real;
+
+static void find_real_functions(void)
+{
+	*(void **)&real.jemalloc.mallctl = dlsym(RTLD_NEXT, "mallctl");
+	*(void **)&real.jemalloc.mallocx = dlsym(RTLD_NEXT, "mallocx");
+	*(void **)&real.fork_only = dlsym(RTLD_NEXT, "_Fork");
+	*(void **)&real.pthread_exit = dlsym(RTLD_NEXT, "pthread_exit");
+}
+
+/* Is the malloc that the program calls the one that was hooked? A program may bring its own. */
+static int program_uses_jemalloc(void)
+{
+	Dl_info program, jemalloc;
+	void *program_malloc = dlsym(RTLD_DEFAULT, "malloc");
+
+	return program_malloc && dladdr(program_malloc, &program) && dladdr(*(void **)&real.jemalloc.mallocx, &jemalloc) &&
+	       program.dli_fbase == jemalloc.dli_fbase;
+}
+
+static const char *explain(int err)
+{
+	switch (err) {
+	case -EPERM:
+	case -EACCES:
+		return "userfaultfd is not permitted; set vm.unprivileged_userfaultfd=1 or give access to /dev/userfaultfd";
+	case -EOPNOTSUPP:
+		return "the kernel has no UFFDIO_MOVE; Linux 6.8 or newer is needed";
+	case -ENOSYS:
+		return "the kernel is built without userfaultfd";
+	case -ENOMEM:
+		return "no address space or memory; raise ulimit -v";
+	case -ENOPKG:
+		return "the program's malloc is not jemalloc 5 from libjemalloc.so.2";
+	case -EMFILE:
+	case -ENFILE:
+		return "out of file descriptors; raise ulimit -n";
+	case -EAGAIN:
+		return "no more threads are allowed; raise ulimit -u";
+	default:
+		return "see larder doctor";
+	}
+}
+
+/* The process that `larder run` started must run under Larder or not at all; others go on without. */
+static void failed(const char *what, const char *why)
+{
+	const char *pid = getenv("LARDER_PID");
+
+	if (!pid || strtol(pid, NULL, 10) != (long)getpid())
+		return;
+	dprintf(STDERR_FILENO, "larder: run: %s: %s\n", what, why);
+	_exit(EXIT_CANNOT_START);
+}
+
+static int read_limit(struct larder_options *o)
+{
+	const char *text = getenv("LARDER_LIMIT");
+	struct larder_limit limit = { 0 };
+	int err;
+
+	if (!text || !*text)
+		return 0;
+	err = limit_parse(text, &limit);
+	if (err) {
+		failed("LARDER_LIMIT", limit_explain(err));
+		return err;
+	}
+	o->limit_bytes = limit.bytes;
+	o->limit_percent = limit.percent;
+	return 0;
+}
+
+__attribute__((constructor)) static void preload_start(void)
+{
+	struct larder_options options = { 0 };
+	int saved_errno = errno, err;
+
+	find_real_functions();
+	log_open(getenv("LARDER_LOG"));
+	if (read_limit(&options) < 0)
+		return;
+	err = program_uses_jemalloc() ? process_start(&options, &real.jemalloc) : -ENOPKG;
+	if (err)
+		failed("cannot start", explain(err));
+	else
+		pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
+	errno = saved_errno;
+}
+
+LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
+{
+	int result = 0;
+
+	if (!process_advise(addr, bytes, advice, &result))
+		return (int)syscall(SYS_madvise, addr, bytes, advice);
+	if (result < 0)
+		errno = -result;
+	return result < 0 ? -1 : 0;
+}
+
+LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
+{
+	if (!real.jemalloc.mallctl)
+		find_real_functions();
+	if (!real.jemalloc.mallctl)
+		return ENOENT;
+	arena_created(name, &new_value, &new_bytes);
+	return real.jemalloc.mallctl(name, old, old_bytes, new_value, new_bytes);
+}
+
+/* _Fork runs no pthread_atfork handlers, so it does here what they would. fork() runs them and does not come this way. */
+LARDER_PUBLIC pid_t _Fork(void)
+{
+	pid_t pid;
+
+	if (!real.fork_only)
+		find_real_functions();
+	process_before_fork();
+	pid = real.fork_only();
+	if (pid == 0)
+		process_after_fork_child();
+	else
+		process_after_fork_parent();
+	return pid;
+}
+
+LARDER_PUBLIC __attribute__((noreturn)) void pthread_exit(void *value)
+{
+	if (!real.pthread_exit)
+		find_real_functions();
+	if (getpid() == gettid())
+		arena_main_thread_exits();
+	real.pthread_exit(value);
+}
+
+/* A program that is linked with liblarder.so and run under `larder run` meets these instead. */
+LARDER_PUBLIC int larder_start(const struct larder_options *options)
+{
+	(void)options;
+	return -EALREADY;
+}
+
+LARDER_PUBLIC int64_t larder_reclaim(uint64_t bytes)
+{
+	return process_reclaim(bytes);
+}
+
+LARDER_PUBLIC int larder_get_stats(struct larder_stats *to)
+{
+	return process_get_stats(to);
+}
+
+LARDER_PUBLIC const char *larder_version(void)
+{
+	return LARDER_VERSION_STRING;
+}

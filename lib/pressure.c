@@ -1,0 +1,118 @@
+/*
+ * See pressure.h.
+ */
+#include "pressure.h"
+
+#include "limit.h"
+#include "memory.h"
+#include "stats.h"
+
+/*
+ * Watermarks in parts of the limit: high is 1/50 below it and low another 1/50 below that, so that steady state stays under the
+ * limit with room for one batch, and staging plus batch sizes (MiB) fit between them for limits that matter.
+ * Faults are put off at 1/50 above.
+ */
+enum { WATERMARK_DIVISOR = 50 };
+
+/* An allocation waits in slices, and no longer than this altogether: then the program goes on above its limit. */
+#define ADMIT_SLICE_NS 2000000u
+#define ADMIT_TOTAL_NS 2000000000u
+
+uint64_t pressure_metadata_bytes(const struct larder_memory *m)
+{
+	return m->pressure.fixed_bytes + region_metadata_bytes(&m->region);
+}
+
+uint64_t pressure_usage_bytes(const struct larder_memory *m)
+{
+	uint64_t pages = (uint64_t)region_counted(&m->region, LARDER_PAGES_UNTRACKED) +
+			 (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) +
+			 atomic_load_explicit(&m->staging.slots, memory_order_relaxed);
+
+	return pages * PAGE_BYTES + store_cost_bytes(&m->store) + pressure_metadata_bytes(m);
+}
+
+/* What the program has in managed memory, wherever it is. */
+static uint64_t content_bytes(const struct larder_region *r)
+{
+	int64_t pages = 0;
+
+	for (int kind = 0; kind < LARDER_PAGES_POISONED; kind++)
+		pages += region_counted(r, (enum larder_page_kind)kind);
+	return (uint64_t)pages * PAGE_BYTES;
+}
+
+static uint64_t limit_bytes(const struct larder_memory *m)
+{
+	uint64_t limit = m->pressure.limit_bytes;
+
+	if (m->pressure.limit_percent) {
+		limit = content_bytes(&m->region) / 100 * m->pressure.limit_percent;
+		return limit > LARDER_LIMIT_MIN_BYTES ? limit : LARDER_LIMIT_MIN_BYTES;
+	}
+	return limit ? limit : UINT64_MAX;
+}
+
+struct larder_watermarks pressure_watermarks(const struct larder_memory *m)
+{
+	uint64_t limit = limit_bytes(m), step = limit / WATERMARK_DIVISOR;
+
+	return (struct larder_watermarks){ limit, limit - step, limit - 2 * step };
+}
+
+static int has_limit(const struct larder_memory *m)
+{
+	return m->pressure.limit_bytes || m->pressure.limit_percent;
+}
+
+void pressure_wake_reclaim(struct larder_memory *m)
+{
+	if (atomic_exchange_explicit(&m->pressure.asleep, 0, memory_order_acq_rel))
+		event_post(&m->pressure.wanted);
+}
+
+void pressure_notice(struct larder_memory *m)
+{
+	/* While the limit is unmet the reclaim thread tries again by itself, at its own pace. */
+	if (!has_limit(m) || !atomic_load_explicit(&m->pressure.asleep, memory_order_acquire) ||
+	    atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed))
+		return;
+	if (pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes)
+		pressure_wake_reclaim(m);
+}
+
+static int must_wait(const struct larder_memory *m)
+{
+	return !atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed) &&
+	       pressure_usage_bytes(m) > pressure_watermarks(m).limit_bytes;
+}
+
+void pressure_admit(struct larder_memory *m)
+{
+	uint64_t start;
+
+	if (!has_limit(m))
+		return;
+	pressure_notice(m);
+	if (!must_wait(m))
+		return;
+	start = sys_now_ns();
+	STATS_ADD(pressure_waits, 1);
+	do {
+		uint32_t seen = event_count(&m->pressure.relieved);
+
+		pressure_wake_reclaim(m);
+		event_wait(&m->pressure.relieved, seen, ADMIT_SLICE_NS);
+	} while (must_wait(m) && sys_now_ns() - start < ADMIT_TOTAL_NS);
+	STATS_ADD(pressure_wait_ns, sys_now_ns() - start);
+}
+
+int pressure_should_put_off(const struct larder_memory *m)
+{
+	struct larder_watermarks w;
+
+	if (!has_limit(m) || atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed))
+		return 0;
+	w = pressure_watermarks(m);
+	return pressure_usage_bytes(m) > w.limit_bytes + (w.limit_bytes - w.high_bytes);
+}

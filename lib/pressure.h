@@ -1,0 +1,58 @@
+/*
+ * Pressure: what Larder makes the process cost, the limit on it, and who waits for whom.
+ *
+ * The cost counts pages that are resident or may be (unwatched), staging slots, the tiers' RAM and all tables. Reclaim starts when
+ * it passes the high watermark and stops at the low one. Two things keep a fast program from running away from reclaim:
+ *  - extent allocation waits while the cost is above the limit (pressure_admit);
+ *  - faults that would add a page are put off while the cost is well above it: the handler leaves the fault unanswered and reclaim
+ *    wakes the region when there is room again (pressure_should_put_off, `put_off`).
+ * Neither waits once reclaim has found that nothing more can be taken (`unmet`): the program goes on above its limit, and
+ * the log and the statistics say so.
+ */
+#ifndef LARDER_PRESSURE_H
+#define LARDER_PRESSURE_H
+
+#include "futex.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct larder_memory;
+
+struct larder_pressure {
+	/* Set before threads start, then constant. */
+	uint64_t limit_bytes;  /* 0 = none, or see limit_percent */
+	unsigned limit_percent; /* 0 = none */
+	uint64_t fixed_bytes;  /* stacks, scratch and tables that do not grow */
+
+	struct larder_event wanted;   /* posted to the reclaim thread: look again */
+	_Atomic uint32_t asleep;      /* 1 while the reclaim thread waits on `wanted` */
+	struct larder_event relieved; /* posted by the reclaim thread after each step */
+	_Atomic uint32_t unmet;	      /* 1 while nothing more can be reclaimed and the cost is above high */
+	_Atomic uint32_t put_off;     /* 1: faults were left unanswered; reclaim wakes the region when it can */
+	_Atomic uint32_t wake_region; /* 1: a program thread asks the reclaim thread to wake the region */
+};
+
+struct larder_watermarks {
+	uint64_t limit_bytes; /* UINT64_MAX = none */
+	uint64_t high_bytes, low_bytes;
+};
+
+uint64_t pressure_usage_bytes(const struct larder_memory *m);
+uint64_t pressure_metadata_bytes(const struct larder_memory *m);
+struct larder_watermarks pressure_watermarks(const struct larder_memory *m);
+
+/* Wake the reclaim thread if the cost is above the high watermark. Any thread, often. */
+void pressure_notice(struct larder_memory *m);
+
+/* Wake the reclaim thread to look at its requests. */
+void pressure_wake_reclaim(struct larder_memory *m);
+
+/* Called when `bytes` have been handed out: notice, and wait for reclaim while the cost is above the limit. Program threads. */
+void pressure_admit(struct larder_memory *m);
+
+/* Should a fault that adds a page be left for later? Handlers. */
+int pressure_should_put_off(const struct larder_memory *m);
+
+#endif

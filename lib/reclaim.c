@@ -1,0 +1,388 @@
+/*
+ * Reclaim. See reclaim.h for the requests, evict.h for the mechanism, pressure.h for when it runs.
+ *
+ * One thread, so that pages leave in one order and the ring has one writer; it handles about 1 GB/s, bounded by compression.
+ * A cycle: put unwatched chunks under watch; ask the allocator for what it holds free; then keep staging filled to its target and write
+ * out its tail, until the cost is at the low watermark or a few turns of the clock have brought nothing (the limit is *unmet*).
+ */
+#include "reclaim.h"
+
+#include "evict.h"
+#include "stats.h"
+#include "sys.h"
+#include "uffd.h"
+
+/*
+ * Turns without an eviction after which nothing more can be taken: more than the credit that pages in use have (fault.c), so that
+ * all of them have been tried, fewer than incompressible ones get.
+ */
+enum { IDLE_TURNS_MAX = 5 };
+
+/* Staging holds 1/32 of the limit: long enough to tell hot from cold, small enough not to matter. */
+enum { STAGING_LIMIT_DIVISOR = 32, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
+
+/* What stays resident however small the limit: a program that faults on every access does no work. */
+enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 16 };
+
+enum { COMPACT_BYTES = 256 << 10 };
+
+#define PURGE_INTERVAL_MIN_NS 50000000u
+#define PURGE_INTERVAL_MAX_NS 1600000000u
+#define PURGE_WAIT_NS	      20000000u
+#define UNMET_RETRY_NS	      100000000u
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t max64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static size_t staging_target(uint64_t limit_bytes)
+{
+	uint64_t pages = limit_bytes / STAGING_LIMIT_DIVISOR / PAGE_BYTES;
+
+	return (size_t)min64(max64(pages, STAGING_MIN_PAGES), STAGING_MAX_PAGES);
+}
+
+/* Explain why a chunk stays unwatched; once, since the next will fail alike. */
+static void report_unwatchable(long err)
+{
+	static int reported; /* reclaim thread only */
+	struct larder_text t = { 0 };
+
+	if (reported++)
+		return;
+	text_string(&t, "some memory cannot be registered with userfaultfd (errno ");
+	text_signed(&t, -err);
+	text_string(&t, "), so it stays resident; errno 12 means that vm.max_map_count is too low");
+	log_line(&t);
+}
+
+static void watch_all(struct larder_memory *m)
+{
+	size_t chunks = region_used_chunks(&m->region);
+
+	for (size_t c = 0; c < chunks; c++)
+		if (!chunk_is_watched(&m->region.chunks[c])) {
+			int err = region_watch(&m->region, c, m->uffd, m->pagemap);
+
+			if (err)
+				report_unwatchable(err);
+		}
+}
+
+/*
+ * Memory that the allocator has freed but still holds goes first: it is worth nothing. A program thread does it, since the allocator's
+ * own data is managed memory; waiting for it is bounded, since it may itself wait for us.
+ */
+static void purge_allocator(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t now = sys_now_ns(), before = pressure_usage_bytes(m);
+	uint32_t seen;
+
+	if (!atomic_load(&r->purger_ready) || now - r->last_purge_ns < r->purge_interval_ns)
+		return;
+	seen = event_count(&r->purge_done);
+	event_post(&r->purge_wanted);
+	event_wait(&r->purge_done, seen, PURGE_WAIT_NS);
+	STATS_ADD(purges, 1);
+	r->last_purge_ns = sys_now_ns();
+	if (pressure_usage_bytes(m) < before - before / 128)
+		r->purge_interval_ns = PURGE_INTERVAL_MIN_NS;
+	else
+		r->purge_interval_ns = min64(2 * r->purge_interval_ns, PURGE_INTERVAL_MAX_NS);
+}
+
+/* Threads whose faults were put off, or that touched memory while it was discarded, try again. */
+static void wake_sleepers(struct larder_memory *m)
+{
+	int wake = (int)atomic_exchange(&m->pressure.wake_region, 0);
+
+	if (!pressure_should_put_off(m))
+		wake |= (int)atomic_exchange(&m->pressure.put_off, 0);
+	if (wake)
+		uffd_wake(m->uffd, m->region.base, m->region.bytes);
+}
+
+static void publish_pressure(const struct larder_memory *m)
+{
+	struct larder_watermarks w = pressure_watermarks(m);
+	uint64_t usage = pressure_usage_bytes(m);
+
+	STATS_SET(usage_bytes, usage);
+	STATS_SET(limit_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.limit_bytes);
+	STATS_SET(high_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.high_bytes);
+	STATS_SET(low_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.low_bytes);
+	STATS_SET(metadata_bytes, pressure_metadata_bytes(m));
+	if (usage > STATS_GET(peak_usage_bytes))
+		STATS_SET(peak_usage_bytes, usage);
+	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)
+		STATS_SET(pages[kind], (uint64_t)region_counted(&m->region, (enum larder_page_kind)kind));
+}
+
+void reclaim_publish(const struct larder_memory *m)
+{
+	uint64_t same_pages;
+
+	publish_pressure(m);
+	store_stats(&m->store, stats->tiers, &same_pages);
+}
+
+static int has_request(const struct larder_reclaim *r)
+{
+	return atomic_load(&r->freeze) > 0 || atomic_load(&r->evict_pages) > 0;
+}
+
+/* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
+static size_t step(struct larder_reclaim *r, size_t target)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t slots = m->staging.head - m->staging.tail;
+	size_t staged = 0, evicted;
+	unsigned turns = 0;
+
+	if (slots < target)
+		staged = evict_sweep(m, &r->hand, min64(target - slots, 2 * EVICT_BATCH), &turns);
+	evicted = evict_write_out(m, &r->restorer);
+	if (evicted)
+		r->idle_turns = 0;
+	else
+		r->idle_turns += turns + (staged == 0 && slots == 0);
+	store_compact(&m->store, COMPACT_BYTES);
+	event_post(&m->pressure.relieved);
+	wake_sleepers(m);
+	publish_pressure(m);
+	return evicted;
+}
+
+static int resident_floor_reached(const struct larder_memory *m, uint64_t limit_bytes)
+{
+	uint64_t floor = max64(limit_bytes / RESIDENT_LIMIT_DIVISOR / PAGE_BYTES, RESIDENT_MIN_PAGES);
+
+	return (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) < floor;
+}
+
+static void report_unmet(const struct larder_memory *m)
+{
+	struct larder_text t = { 0 };
+
+	text_string(&t, "the limit of ");
+	text_number(&t, pressure_watermarks(m).limit_bytes >> 20);
+	text_string(&t, " MiB cannot be met: ");
+	text_number(&t, pressure_usage_bytes(m) >> 20);
+	text_string(&t, " MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise --limit");
+	log_line(&t);
+}
+
+static void set_unmet(struct larder_memory *m, uint32_t unmet)
+{
+	if (atomic_exchange(&m->pressure.unmet, unmet) == unmet)
+		return;
+	STATS_SET(limit_unmet, unmet);
+	if (!unmet)
+		return;
+	if (STATS_GET(limit_unmet_events) == 0)
+		report_unmet(m);
+	STATS_ADD(limit_unmet_events, 1);
+}
+
+static void reclaim_to_low(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+	struct larder_watermarks w = pressure_watermarks(m);
+
+	if (pressure_usage_bytes(m) <= w.high_bytes) {
+		set_unmet(m, 0);
+		return;
+	}
+	watch_all(m);
+	if (pressure_usage_bytes(m) > w.high_bytes)
+		purge_allocator(r);
+	r->idle_turns = 0;
+	while (pressure_usage_bytes(m) > w.low_bytes && !has_request(r)) {
+		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.limit_bytes)) {
+			set_unmet(m, pressure_usage_bytes(m) > w.high_bytes);
+			break;
+		}
+		step(r, staging_target(w.limit_bytes));
+		if (region_counted(&m->region, LARDER_PAGES_UNTRACKED) > 0)
+			watch_all(m);
+		w = pressure_watermarks(m); /* a percentage follows what the program has allocated */
+	}
+	if (pressure_usage_bytes(m) <= w.high_bytes)
+		set_unmet(m, 0);
+	event_post(&m->pressure.relieved);
+	wake_sleepers(m);
+}
+
+static void evict_on_request(struct larder_reclaim *r)
+{
+	uint64_t wanted = atomic_load(&r->evict_pages), done = 0;
+
+	watch_all(r->memory);
+	r->idle_turns = 0;
+	while (done < wanted && r->idle_turns <= IDLE_TURNS_MAX)
+		done += step(r, 4 * EVICT_BATCH);
+	atomic_store(&r->evict_done, done);
+	atomic_store(&r->evict_pages, 0);
+	event_post(&r->answered);
+}
+
+/* Bring every page back. Nothing else evicts meanwhile, so one pass finds all; a busy page is looked at again. */
+static void restore_all(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+	size_t used = region_used_pages(&m->region);
+	uint64_t words[RESTORE_MAX_PAGES];
+
+	for (size_t i = 0; i < used;) {
+		size_t to_end = CHUNK_PAGES - i % CHUNK_PAGES, n;
+		enum page_state state;
+
+		if (!chunk_is_watched(region_chunk(&m->region, i))) {
+			i += to_end;
+			continue;
+		}
+		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, words);
+		if (n) {
+			restore_pages(m, &r->restorer, i, words, n, 0);
+			continue; /* look again: a page that failed is poisoned now */
+		}
+		state = page_state(page_load(&m->region.pages[i]));
+		if (state == PAGE_RESTORING || state == PAGE_DISCARDING || state == PAGE_STAGED || state == PAGE_STORED)
+			sys_yield();
+		else
+			i++;
+	}
+}
+
+/* Throw away what staging still holds: stale copies, after restore_all(). */
+static void empty_staging(struct larder_reclaim *r)
+{
+	while (r->memory->staging.head != r->memory->staging.tail)
+		evict_write_out(r->memory, &r->restorer);
+}
+
+/* True when no thread is in fork any more; a thread that enters from then on must ask anew. */
+static int try_thaw(struct larder_reclaim *r)
+{
+	uint32_t nobody = RECLAIM_FROZEN;
+
+	return atomic_compare_exchange_strong(&r->freeze, &nobody, 0);
+}
+
+static void freeze(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+
+	/* Nobody may wait for reclaim now: the forking thread's own faults must be answered. */
+	atomic_store(&m->pressure.unmet, 1);
+	event_post(&m->pressure.relieved);
+	wake_sleepers(m);
+	restore_all(r);
+	empty_staging(r);
+	atomic_fetch_or(&r->freeze, RECLAIM_FROZEN);
+	event_post(&r->answered);
+	while (!try_thaw(r)) {
+		uint32_t seen = event_count(&m->pressure.wanted);
+
+		atomic_store(&m->pressure.asleep, 1);
+		if (atomic_load(&r->freeze) != RECLAIM_FROZEN)
+			event_wait(&m->pressure.wanted, seen, 0);
+		atomic_store(&m->pressure.asleep, 0);
+		wake_sleepers(m);
+	}
+	atomic_store(&m->pressure.unmet, 0);
+}
+
+static int has_work(const struct larder_reclaim *r)
+{
+	const struct larder_memory *m = r->memory;
+
+	if (has_request(r) || atomic_load(&m->pressure.put_off) || atomic_load(&m->pressure.wake_region))
+		return 1;
+	return !atomic_load(&m->pressure.unmet) && pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes;
+}
+
+static void sleep_until_wanted(struct larder_reclaim *r)
+{
+	struct larder_pressure *p = &r->memory->pressure;
+	uint32_t seen = event_count(&p->wanted);
+
+	reclaim_publish(r->memory);
+	atomic_store(&p->asleep, 1);
+	if (!has_work(r))
+		event_wait(&p->wanted, seen, atomic_load(&p->unmet) ? UNMET_RETRY_NS : 0);
+	atomic_store(&p->asleep, 0);
+}
+
+void reclaim_run(struct larder_reclaim *r)
+{
+	r->purge_interval_ns = PURGE_INTERVAL_MIN_NS;
+	for (;;) {
+		uint64_t start = sys_now_ns();
+
+		if (atomic_load(&r->freeze) > 0)
+			freeze(r);
+		if (atomic_load(&r->evict_pages) > 0)
+			evict_on_request(r);
+		reclaim_to_low(r);
+		wake_sleepers(r->memory);
+		STATS_ADD(reclaim_ns, sys_now_ns() - start);
+		sleep_until_wanted(r);
+	}
+}
+
+void reclaim_freeze(struct larder_reclaim *r)
+{
+	atomic_fetch_add(&r->freeze, 1);
+	for (;;) {
+		uint32_t seen = event_count(&r->answered);
+
+		if (atomic_load(&r->freeze) & RECLAIM_FROZEN)
+			break;
+		pressure_wake_reclaim(r->memory);
+		event_wait(&r->answered, seen, 0);
+	}
+	STATS_ADD(forks, 1);
+}
+
+void reclaim_thaw(struct larder_reclaim *r)
+{
+	atomic_fetch_sub(&r->freeze, 1);
+	pressure_wake_reclaim(r->memory);
+}
+
+void reclaim_detach(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+
+	atomic_store(&m->region.detached, 1);
+	atomic_store(&r->purger_ready, 0);
+	m->region.grow_lock = (struct larder_mutex){ 0 }; /* another thread of the parent may have held it */
+	stats_detach();
+}
+
+uint64_t reclaim_now(struct larder_reclaim *r, uint64_t bytes)
+{
+	uint64_t done;
+
+	mutex_lock(&r->evict_lock);
+	atomic_store(&r->evict_pages, (bytes + PAGE_BYTES - 1) / PAGE_BYTES);
+	for (;;) {
+		uint32_t seen = event_count(&r->answered);
+
+		if (atomic_load(&r->evict_pages) == 0)
+			break;
+		pressure_wake_reclaim(r->memory);
+		event_wait(&r->answered, seen, 0);
+	}
+	done = atomic_load(&r->evict_done) * PAGE_BYTES;
+	mutex_unlock(&r->evict_lock);
+	return done;
+}

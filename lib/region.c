@@ -1,0 +1,239 @@
+/*
+ * The region and its table. See region.h.
+ */
+#include "region.h"
+
+#include "linux_userfaultfd.h"
+#include "stats.h"
+#include "sys.h"
+#include "uffd.h"
+
+enum { REGION_MIN_SHIFT = 30 };
+
+_Static_assert(sizeof(struct larder_page) <= 16, "a page costs at most 16 bytes of metadata");
+
+static void *reserve(size_t bytes, int prot)
+{
+	void *p = sys_mmap(NULL, bytes, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+
+	return sys_is_error(p) ? NULL : p;
+}
+
+static size_t pages_bytes(size_t bytes)
+{
+	return (bytes >> PAGE_SHIFT) * sizeof(struct larder_page);
+}
+
+static size_t chunks_bytes(size_t bytes)
+{
+	return (bytes >> CHUNK_SHIFT) * sizeof(struct larder_chunk);
+}
+
+static int map_region(struct larder_region *r, size_t bytes)
+{
+	size_t slack = CHUNK_BYTES; /* mmap aligns to pages, chunks want 2 MiB */
+	char *p = reserve(bytes + slack, PROT_NONE);
+	char *base = (char *)(((uintptr_t)p + slack - 1) & ~(uintptr_t)(slack - 1));
+
+	if (!p)
+		return -ENOMEM;
+	if (base > p)
+		sys_munmap(p, (size_t)(base - p));
+	if (base < p + slack)
+		sys_munmap(base + bytes, (size_t)(p + slack - base));
+	r->base = base;
+	r->bytes = bytes;
+	r->pages = reserve(pages_bytes(bytes), PROT_READ | PROT_WRITE);
+	r->chunks = reserve(chunks_bytes(bytes), PROT_READ | PROT_WRITE);
+	if (r->pages && r->chunks) {
+		/* A huge page of table would cost RAM for pages that nobody watches. */
+		sys_madvise(r->pages, pages_bytes(bytes), MADV_NOHUGEPAGE);
+		return 0;
+	}
+	region_close(r);
+	return -ENOMEM;
+}
+
+int region_open(struct larder_region *r, size_t max_bytes)
+{
+	int err = -ENOMEM;
+
+	for (size_t bytes = max_bytes; err && bytes >> REGION_MIN_SHIFT; bytes /= 2)
+		err = map_region(r, bytes);
+	if (!err)
+		STATS_SET(reserved_bytes, r->bytes);
+	return err;
+}
+
+void region_close(struct larder_region *r)
+{
+	if (r->base)
+		sys_munmap(r->base, r->bytes);
+	if (r->pages)
+		sys_munmap(r->pages, pages_bytes(r->bytes));
+	if (r->chunks)
+		sys_munmap(r->chunks, chunks_bytes(r->bytes));
+	*r = (struct larder_region){ 0 };
+}
+
+/* Pages [first, first + pages) have been handed out: tell their chunks. */
+static void charge(struct larder_region *r, size_t first, size_t pages)
+{
+	/* In a forked child nothing is counted, and another thread of the parent may have held a chunk's lock. */
+	if (atomic_load_explicit(&r->detached, memory_order_relaxed))
+		return;
+	while (pages > 0) {
+		struct larder_chunk *c = region_chunk(r, first);
+		size_t n = CHUNK_PAGES - first % CHUNK_PAGES;
+
+		if (n > pages)
+			n = pages;
+		mutex_lock(&c->lock);
+		c->allocated_pages += (uint32_t)n;
+		if (!chunk_is_watched(c))
+			region_count(r, LARDER_PAGES_UNTRACKED, (int64_t)n);
+		mutex_unlock(&c->lock);
+		first += n;
+		pages -= n;
+	}
+}
+
+static int make_writable(struct larder_region *r, size_t up_to)
+{
+	size_t end = (up_to + CHUNK_BYTES - 1) & ~(size_t)(CHUNK_BYTES - 1);
+
+	if (end <= r->writable)
+		return 0;
+	if (sys_mprotect(r->base + r->writable, end - r->writable, PROT_READ | PROT_WRITE) < 0)
+		return -ENOMEM;
+	r->writable = end;
+	return 0;
+}
+
+static void *alloc_locked(struct larder_region *r, size_t bytes, size_t alignment, void *at)
+{
+	size_t top = atomic_load_explicit(&r->top, memory_order_relaxed);
+	size_t start = (top + alignment - 1) & ~(alignment - 1); /* base is aligned to 2 MiB */
+
+	if (alignment > CHUNK_BYTES)
+		start = (((uintptr_t)r->base + top + alignment - 1) & ~(alignment - 1)) - (uintptr_t)r->base;
+	if (at && r->base + start != (char *)at)
+		return NULL;
+	if (start > r->bytes || bytes > r->bytes - start || make_writable(r, start + bytes) < 0)
+		return NULL;
+	charge(r, start >> PAGE_SHIFT, bytes >> PAGE_SHIFT);
+	atomic_store_explicit(&r->top, start + bytes, memory_order_release);
+	STATS_ADD(allocated_bytes, bytes);
+	return r->base + start;
+}
+
+void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void *at)
+{
+	void *p;
+
+	mutex_lock(&r->grow_lock);
+	p = alloc_locked(r, bytes, alignment, at);
+	mutex_unlock(&r->grow_lock);
+	return p;
+}
+
+static void mark_resident(struct larder_region *r, size_t first, size_t end)
+{
+	int64_t marked = 0;
+
+	for (size_t i = first; i < end; i++) {
+		uint64_t word = page_load(&r->pages[i]);
+
+		/* A handler may have zero-filled the page since it was registered: then it is counted already. */
+		if (word == PAGE_FRESH && page_change(&r->pages[i], &word, page_word_resident(0)))
+			marked++;
+	}
+	region_count(r, LARDER_PAGES_RESIDENT, marked);
+}
+
+/* Mark what PAGEMAP_SCAN finds present, or swapped out by the kernel, in the chunk that starts at page `first`. */
+static int scan_present(struct larder_region *r, size_t first, int pagemap)
+{
+	struct page_region found[64];
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (uintptr_t)region_address(r, first),
+		.end = (uintptr_t)region_address(r, first + CHUNK_PAGES),
+		.vec = (uintptr_t)found,
+		.vec_len = sizeof(found) / sizeof(found[0]),
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	};
+
+	while (arg.start < arg.end) {
+		long n = sys_ioctl(pagemap, PAGEMAP_SCAN, &arg);
+
+		if (n < 0)
+			return (int)n;
+		for (long i = 0; i < n; i++)
+			mark_resident(r, region_index(r, (void *)found[i].start), region_index(r, (void *)found[i].end));
+		arg.start = arg.walk_end;
+	}
+	return 0;
+}
+
+int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
+{
+	struct larder_chunk *c = &r->chunks[chunk];
+	size_t first = chunk * CHUNK_PAGES;
+	long err = 0;
+
+	mutex_lock(&c->lock);
+	if (!chunk_is_watched(c))
+		err = uffd_register(uffd, region_address(r, first), CHUNK_BYTES);
+	if (!err && !chunk_is_watched(c)) {
+		/*
+		 * Registered, so what is missing from here on faults to us, and the handlers find it FRESH. A scan that
+		 * fails would leave present pages FRESH for ever: they would only never be evicted, so it loses nothing.
+		 */
+		err = scan_present(r, first, pagemap);
+		atomic_store_explicit(&c->watched, 1, memory_order_release);
+		atomic_fetch_add_explicit(&r->watched_chunks, 1, memory_order_relaxed);
+		region_count(r, LARDER_PAGES_UNTRACKED, -(int64_t)c->allocated_pages);
+		STATS_ADD(adopted, 1);
+	}
+	mutex_unlock(&c->lock);
+	return (int)err;
+}
+
+static enum larder_page_kind kind_of(uint64_t word)
+{
+	switch (page_state(word)) {
+	case PAGE_RESIDENT:
+		return LARDER_PAGES_RESIDENT;
+	case PAGE_STAGED:
+		return LARDER_PAGES_STAGED;
+	case PAGE_STORED:
+		return page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME;
+	case PAGE_POISONED:
+		return LARDER_PAGES_POISONED;
+	case PAGE_FRESH:
+		return LARDER_PAGES_UNTRACKED;
+	default:
+		log_panic("page busy during a check of the table", (int64_t)word);
+	}
+}
+
+void region_check(const struct larder_region *r)
+{
+	int64_t count[LARDER_PAGES_KINDS] = { 0 };
+	size_t chunks = region_used_chunks(r), watched = 0;
+
+	for (size_t c = 0; c < chunks; c++) {
+		if (!chunk_is_watched(&r->chunks[c]))
+			continue;
+		watched++;
+		for (size_t i = c * CHUNK_PAGES; i < (c + 1) * CHUNK_PAGES; i++)
+			count[kind_of(page_load(&r->pages[i]))]++;
+	}
+	for (int kind = LARDER_PAGES_RESIDENT; kind < LARDER_PAGES_KINDS; kind++)
+		if (count[kind] != atomic_load(&r->count[kind]))
+			log_panic("page counter does not match the table", kind);
+	if (watched != atomic_load(&r->watched_chunks))
+		log_panic("watched chunks do not match the table", (int64_t)watched);
+}

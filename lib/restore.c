@@ -1,0 +1,182 @@
+/*
+ * Restore. See restore.h.
+ *
+ * Order of events for a page, so that its content is never in no place: content into the mapping (UFFDIO_COPY, which wakes the
+ * faulting thread), then the state, then the old holder lets go. A crash of any step leaves the older holder in charge.
+ */
+#include "restore.h"
+
+#include "stats.h"
+#include "sys.h"
+#include "uffd.h"
+
+enum { RETRY_NS = 1000000 };
+
+int restorer_open(struct larder_restorer *w, struct larder_memory *m)
+{
+	w->scratch = store_scratch(&m->store);
+	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
+	return w->scratch && w->bounce ? 0 : -ENOMEM;
+}
+
+void restore_wake(struct larder_memory *m, size_t index)
+{
+	uffd_wake(m->uffd, region_address(&m->region, index), PAGE_BYTES);
+}
+
+static void release(struct larder_memory *m, size_t index, uint64_t to)
+{
+	if (page_release(&m->region.pages[index], to))
+		restore_wake(m, index);
+}
+
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words)
+{
+	size_t n = 0;
+
+	for (; n < max; n++) {
+		struct larder_page *page = &m->region.pages[first + n];
+
+		words[n] = page_load(page);
+		if (!(states >> page_state(words[n]) & 1) || !page_acquire(page, &words[n], PAGE_RESTORING))
+			break;
+	}
+	return n;
+}
+
+static struct store_place place_of(const struct larder_memory *m, size_t index, uint64_t word)
+{
+	if (page_state(word) != PAGE_STORED)
+		return (struct store_place){ 0 };
+	return (struct store_place){ .handle = m->region.pages[index].handle, .tier = (uint8_t)page_tier(word) };
+}
+
+/* Put the content of an owned page into `to`. Returns 0 or the store's error. */
+static int gather(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, char *to)
+{
+	switch (page_state(word)) {
+	case PAGE_STORED:
+		return store_get(&m->store, w->scratch, place_of(m, index, word), to);
+	case PAGE_STAGED:
+		__builtin_memcpy(to, staging_address(&m->staging, page_slot(word)), PAGE_BYTES);
+		return 0;
+	default:
+		__builtin_memset(to, 0, PAGE_BYTES);
+		return 0;
+	}
+}
+
+/* Copy into the mapping, whatever it takes. Returns bytes done, or the errno that says that the page cannot or need not be copied. */
+static long copy_in(struct larder_memory *m, size_t index, const char *from, size_t bytes)
+{
+	for (;;) {
+		long done = uffd_copy(m->uffd, region_address(&m->region, index), from, bytes);
+
+		if (done == -ENOMEM) /* the system or the cgroup is out of memory: the fault can only wait */
+			sys_sleep_ns(RETRY_NS);
+		else if (done == -EAGAIN) /* the address space is being changed */
+			sys_yield();
+		else
+			return done;
+	}
+}
+
+/* A page has become resident: release it, then let the old holder go. */
+static void finish(struct larder_memory *m, size_t index, uint64_t word, uint64_t to)
+{
+	struct store_place place = place_of(m, index, word);
+	enum larder_page_kind now = page_state(to) == PAGE_POISONED ? LARDER_PAGES_POISONED : LARDER_PAGES_RESIDENT;
+
+	if (page_state(to) != PAGE_FRESH)
+		region_count(&m->region, now, 1);
+	release(m, index, to);
+	switch (page_state(word)) {
+	case PAGE_STORED:
+		region_count(&m->region, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
+		store_drop(&m->store, place);
+		STATS_ADD(refaults, 1);
+		break;
+	case PAGE_STAGED:
+		region_count(&m->region, LARDER_PAGES_STAGED, -1);
+		break;
+	case PAGE_RESIDENT:
+		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		break;
+	default:
+		break;
+	}
+}
+
+static void report_lost(const struct larder_memory *m, size_t index, uint64_t word, int err)
+{
+	struct larder_text t = { 0 };
+
+	text_string(&t, "page ");
+	text_hex(&t, (uintptr_t)region_address(&m->region, index));
+	text_string(&t, " cannot be restored from tier ");
+	text_number(&t, page_tier(word));
+	text_string(&t, " (errno ");
+	text_signed(&t, -err);
+	text_string(&t, "): a touch raises SIGBUS");
+	log_line(&t);
+}
+
+/* The content of an owned page is lost: never return anything else in its place. */
+static void poison(struct larder_memory *m, size_t index, uint64_t word, int err)
+{
+	report_lost(m, index, word, err);
+	uffd_poison(m->uffd, region_address(&m->region, index), PAGE_BYTES);
+	finish(m, index, word, PAGE_POISONED);
+	restore_wake(m, index);
+}
+
+/* UFFDIO_COPY refused an owned page. */
+static void refused(struct larder_memory *m, size_t index, uint64_t word, long err)
+{
+	switch (err) {
+	case -EEXIST: /* the mapping has a page already: what the program sees is the newest there can be */
+		larder_assert(page_state(word) == PAGE_FRESH || page_state(word) == PAGE_RESIDENT);
+		finish(m, index, word, page_word_resident(0));
+		break;
+	case -ENOENT: /* unmapped or replaced by the program: nobody can ask for the content any more */
+	case -EINVAL:
+		finish(m, index, word, PAGE_FRESH);
+		break;
+	case -ESRCH: /* the process is exiting */
+		for (;;)
+			sys_sleep_ns(RETRY_NS);
+	default:
+		log_panic("UFFDIO_COPY failed with errno", -err);
+	}
+	restore_wake(m, index);
+}
+
+size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		     unsigned credit)
+{
+	const char *from = w->bounce;
+	size_t gathered = 0, done = 0;
+	long copied = 0;
+	int err = 0;
+
+	if (n == 1 && page_state(words[0]) == PAGE_STAGED) {
+		from = staging_address(&m->staging, page_slot(words[0]));
+		gathered = 1;
+	}
+	for (; gathered < n && !err; gathered += !err)
+		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
+	while (done < gathered && copied >= 0) {
+		copied = copy_in(m, first + done, from + done * PAGE_BYTES, (gathered - done) * PAGE_BYTES);
+		for (long i = 0; i < copied / PAGE_BYTES; i++, done++)
+			finish(m, first + done, words[done], page_word_resident(done ? 0 : credit));
+	}
+	if (copied < 0)
+		refused(m, first + done, words[done], copied);
+	else if (err)
+		poison(m, first + done, words[done], err);
+	else
+		return done;
+	for (size_t i = done + 1; i < n; i++)
+		release(m, first + i, words[i]);
+	return done;
+}

@@ -1,0 +1,36 @@
+/*
+ * Restore: bring content back into the program's mapping. The only code that makes pages resident.
+ * Used by the fault handlers, and by the reclaim thread for pages that no tier will take and before a fork.
+ */
+#ifndef LARDER_RESTORE_H
+#define LARDER_RESTORE_H
+
+#include "memory.h"
+
+enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
+
+/* One thread's buffers, mapped once. */
+struct larder_restorer {
+	void *scratch; /* for the store */
+	char *bounce;  /* RESTORE_MAX_PAGES pages */
+};
+
+/* Returns 0 or -ENOMEM. */
+int restorer_open(struct larder_restorer *w, struct larder_memory *m);
+
+/*
+ * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was before.
+ * The first page gets `credit`, the rest none. On return nobody owns any of them: each is RESIDENT, or POISONED when its content is
+ * lost, or FRESH when its mapping is gone, or (beyond a page that failed) what it was. Threads that wait for them are woken.
+ * returns  pages made resident.
+ */
+size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		     unsigned credit);
+
+/* Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state). Returns how many. */
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words);
+
+/* Wake threads that fault on the page. Internal threads only: they have the descriptor. */
+void restore_wake(struct larder_memory *m, size_t index);
+
+#endif
