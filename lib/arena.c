@@ -50,8 +50,10 @@ static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t al
 		return NULL;
 	*zero = true;
 	*commit = true;
-	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed))
+	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed)) {
 		pressure_admit(memory);
+		pressure_publish(memory);
+	}
 	return p;
 }
 

@@ -21,7 +21,7 @@
 
 #include <sys/resource.h>
 
-enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = -1 };
+enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = -1, PUBLISH_EVERY = 256, AROUND_GAP_MAX = 4 };
 
 /* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged. */
 enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
@@ -30,13 +30,15 @@ struct handler {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
 	int cpu;
+	unsigned served;
 };
 
 static struct handler handlers[HANDLERS_MAX];
 
 /*
- * Fault-around: a fault on the page where the last one ended suggests a sequential reader; each such fault doubles the number of
- * pages brought in. The hints lie in the chunk of the last page brought in, and are racy: a wrong hint costs time only.
+ * Fault-around: a fault on the page where the last one ended, or just behind it (pages in between may have been resident), suggests a
+ * sequential reader; each such fault doubles the number of pages brought in. The hints lie in the chunk of the last page brought
+ * in, and are racy: a wrong hint costs time only.
  */
 static size_t around_window(struct larder_memory *m, size_t index)
 {
@@ -44,7 +46,9 @@ static size_t around_window(struct larder_memory *m, size_t index)
 	size_t window = 2 * (size_t)atomic_load_explicit(&before->around_window, memory_order_relaxed);
 	size_t to_end = CHUNK_PAGES - index % CHUNK_PAGES;
 
-	if (atomic_load_explicit(&before->around_next, memory_order_relaxed) != (uint32_t)index || window == 0)
+	uint32_t gap = (uint32_t)index - atomic_load_explicit(&before->around_next, memory_order_relaxed);
+
+	if (gap > AROUND_GAP_MAX || window == 0)
 		return 1;
 	if (window > RESTORE_MAX_PAGES)
 		window = RESTORE_MAX_PAGES;
@@ -149,6 +153,8 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 	STATS_ADD(faults, 1);
 	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
 	pressure_notice(m);
+	if (++h->served % PUBLISH_EVERY == 0)
+		pressure_publish(m);
 }
 
 static void pin(int cpu)

@@ -4,19 +4,14 @@
 #include "process.h"
 
 #include <jemalloc/jemalloc.h>
-#include <pthread.h>
 
 #define LARDER_PUBLIC __attribute__((visibility("default")))
 
 LARDER_PUBLIC int larder_start(const struct larder_options *options)
 {
 	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
-	static int fork_handled;
-	int err = process_start(options, &jemalloc);
 
-	if (!err && !fork_handled++)
-		err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
-	return err;
+	return process_start(&(struct process_setup){ .options = options, .allocator = &jemalloc });
 }
 
 LARDER_PUBLIC int64_t larder_reclaim(uint64_t bytes)

@@ -15,7 +15,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,17 +107,16 @@ static int read_limit(struct larder_options *o)
 __attribute__((constructor)) static void preload_start(void)
 {
 	struct larder_options options = { 0 };
+	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc };
 	int saved_errno = errno, err;
 
 	find_real_functions();
 	log_open(getenv("LARDER_LOG"));
 	if (read_limit(&options) < 0)
 		return;
-	err = program_uses_jemalloc() ? process_start(&options, &real.jemalloc) : -ENOPKG;
+	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
 	if (err)
 		failed("cannot start", explain(err));
-	else
-		pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
 	errno = saved_errno;
 }
 

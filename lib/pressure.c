@@ -116,3 +116,20 @@ int pressure_should_put_off(const struct larder_memory *m)
 	w = pressure_watermarks(m);
 	return pressure_usage_bytes(m) > w.limit_bytes + (w.limit_bytes - w.high_bytes);
 }
+
+void pressure_publish(const struct larder_memory *m)
+{
+	struct larder_watermarks w = pressure_watermarks(m);
+	uint64_t usage = pressure_usage_bytes(m), same_pages;
+
+	STATS_SET(usage_bytes, usage);
+	STATS_SET(limit_bytes, has_limit(m) ? w.limit_bytes : 0);
+	STATS_SET(high_bytes, has_limit(m) ? w.high_bytes : 0);
+	STATS_SET(low_bytes, has_limit(m) ? w.low_bytes : 0);
+	STATS_SET(metadata_bytes, pressure_metadata_bytes(m));
+	if (usage > STATS_GET(peak_usage_bytes))
+		STATS_SET(peak_usage_bytes, usage);
+	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)
+		STATS_SET(pages[kind], (uint64_t)region_counted(&m->region, (enum larder_page_kind)kind));
+	store_stats(&m->store, stats->tiers, &same_pages);
+}

@@ -55,4 +55,7 @@ void pressure_admit(struct larder_memory *m);
 /* Should a fault that adds a page be left for later? Handlers. */
 int pressure_should_put_off(const struct larder_memory *m);
 
+/* Bring the gauges of the statistics page up to date. Any thread. */
+void pressure_publish(const struct larder_memory *m);
+
 #endif

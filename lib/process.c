@@ -20,6 +20,8 @@
 #include "thread.h"
 #include "uffd.h"
 
+#include <pthread.h>
+
 /* Address space to reserve: far more than any heap, little of what the architecture has. Halved where limits forbid it. */
 #define REGION_MAX_BYTES ((size_t)1 << 40)
 
@@ -77,9 +79,18 @@ static int check_options(const struct larder_options *o)
 	return o->limit_bytes && o->limit_bytes < LARDER_LIMIT_MIN_BYTES ? -EINVAL : 0;
 }
 
-static int open_memory(const struct larder_options *o)
+static int open_tiers(struct larder_memory *m, const struct process_setup *setup)
 {
-	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4 };
+	static const struct larder_backend_ops *const lz4[] = { &larder_backend_lz4 };
+	uint64_t max_objects = m->region.bytes / PAGE_BYTES;
+
+	if (!setup->tiers)
+		return store_open(&m->store, lz4, 1, max_objects);
+	return store_open(&m->store, setup->tiers, setup->ntiers, max_objects);
+}
+
+static int open_memory(const struct larder_options *o, const struct process_setup *setup)
+{
 	struct larder_memory *m = &process.memory;
 	int err = stats_open();
 
@@ -88,7 +99,7 @@ static int open_memory(const struct larder_options *o)
 	if (!err)
 		err = staging_open(&m->staging);
 	if (!err)
-		err = store_open(&m->store, tiers, sizeof(tiers) / sizeof(tiers[0]), m->region.bytes / PAGE_BYTES);
+		err = open_tiers(m, setup);
 	m->pressure.limit_bytes = o->limit_bytes;
 	m->pressure.limit_percent = o->limit_percent;
 	STATS_SET(limit_percent, o->limit_percent);
@@ -119,28 +130,28 @@ static int start_service(void)
 	return process.result;
 }
 
-int process_start(const struct larder_options *options, const struct arena_allocator *allocator)
+int process_start(const struct process_setup *setup)
 {
-	struct larder_options o = options ? *options : (struct larder_options){ 0 };
+	struct larder_options o = setup->options ? *setup->options : (struct larder_options){ 0 };
 	int err = check_options(&o);
 
 	if (err)
 		return err;
 	if (atomic_load(&process.managed))
 		return -EALREADY;
-	err = arena_check(allocator);
+	err = arena_check(setup->allocator);
 	if (err)
 		return err;
-	err = open_memory(&o);
+	err = open_memory(&o, setup);
 	if (!err)
 		err = start_service();
 	if (err) {
 		close_memory();
 		return err;
 	}
-	err = arena_install(allocator, &process.memory, &process.reclaim);
 	atomic_store(&process.managed, 1);
-	return err;
+	err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
+	return err ? err : arena_install(setup->allocator, &process.memory, &process.reclaim);
 }
 
 int process_is_managed(void)
@@ -170,7 +181,7 @@ int process_get_stats(struct larder_stats *to)
 {
 	if (!process_is_managed())
 		return -ENOTCONN;
-	reclaim_publish(&process.memory);
+	pressure_publish(&process.memory);
 	*to = *stats;
 	return 0;
 }

@@ -5,11 +5,19 @@
 #define LARDER_PROCESS_H
 
 #include "arena.h"
+#include "backend.h"
 
 #include <larder/larder.h>
 
-/* The allocator to manage is passed in by whoever was loaded: liblarder.so or the preload object. See larder_start(). */
-int process_start(const struct larder_options *options, const struct arena_allocator *allocator);
+struct process_setup {
+	const struct larder_options *options;	       /* NULL = no limit */
+	const struct arena_allocator *allocator;       /* the jemalloc of this process */
+	const struct larder_backend_ops *const *tiers; /* NULL = lz4 */
+	unsigned ntiers;
+};
+
+/* See larder_start() for what it returns. */
+int process_start(const struct process_setup *setup);
 
 /* 1 when process_start() has succeeded in this process, and it is not a forked child. */
 int process_is_managed(void);

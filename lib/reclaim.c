@@ -29,7 +29,8 @@ enum { COMPACT_BYTES = 256 << 10 };
 #define PURGE_INTERVAL_MIN_NS 50000000u
 #define PURGE_INTERVAL_MAX_NS 1600000000u
 #define PURGE_WAIT_NS	      20000000u
-#define UNMET_RETRY_NS	      100000000u
+#define UNMET_RETRY_MIN_NS    100000000u
+#define UNMET_RETRY_MAX_NS    3200000000u
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -109,30 +110,6 @@ static void wake_sleepers(struct larder_memory *m)
 		uffd_wake(m->uffd, m->region.base, m->region.bytes);
 }
 
-static void publish_pressure(const struct larder_memory *m)
-{
-	struct larder_watermarks w = pressure_watermarks(m);
-	uint64_t usage = pressure_usage_bytes(m);
-
-	STATS_SET(usage_bytes, usage);
-	STATS_SET(limit_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.limit_bytes);
-	STATS_SET(high_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.high_bytes);
-	STATS_SET(low_bytes, w.limit_bytes == UINT64_MAX ? 0 : w.low_bytes);
-	STATS_SET(metadata_bytes, pressure_metadata_bytes(m));
-	if (usage > STATS_GET(peak_usage_bytes))
-		STATS_SET(peak_usage_bytes, usage);
-	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)
-		STATS_SET(pages[kind], (uint64_t)region_counted(&m->region, (enum larder_page_kind)kind));
-}
-
-void reclaim_publish(const struct larder_memory *m)
-{
-	uint64_t same_pages;
-
-	publish_pressure(m);
-	store_stats(&m->store, stats->tiers, &same_pages);
-}
-
 static int has_request(const struct larder_reclaim *r)
 {
 	return atomic_load(&r->freeze) > 0 || atomic_load(&r->evict_pages) > 0;
@@ -151,12 +128,14 @@ static size_t step(struct larder_reclaim *r, size_t target)
 	evicted = evict_write_out(m, &r->restorer);
 	if (evicted)
 		r->idle_turns = 0;
+	else if (staged == 0 && slots == 0) /* a whole turn found nothing to stage */
+		r->idle_turns++;
 	else
-		r->idle_turns += turns + (staged == 0 && slots == 0);
+		r->idle_turns += turns;
 	store_compact(&m->store, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
-	publish_pressure(m);
+	pressure_publish(m);
 	return evicted;
 }
 
@@ -179,8 +158,12 @@ static void report_unmet(const struct larder_memory *m)
 	log_line(&t);
 }
 
-static void set_unmet(struct larder_memory *m, uint32_t unmet)
+/* While the limit is unmet it is tried again, at growing intervals: each try looks at every page. */
+static void set_unmet(struct larder_reclaim *r, uint32_t unmet)
 {
+	struct larder_memory *m = r->memory;
+
+	r->unmet_retry_ns = unmet ? min64(2 * r->unmet_retry_ns, UNMET_RETRY_MAX_NS) : UNMET_RETRY_MIN_NS;
 	if (atomic_exchange(&m->pressure.unmet, unmet) == unmet)
 		return;
 	STATS_SET(limit_unmet, unmet);
@@ -197,7 +180,7 @@ static void reclaim_to_low(struct larder_reclaim *r)
 	struct larder_watermarks w = pressure_watermarks(m);
 
 	if (pressure_usage_bytes(m) <= w.high_bytes) {
-		set_unmet(m, 0);
+		set_unmet(r, 0);
 		return;
 	}
 	watch_all(m);
@@ -206,7 +189,7 @@ static void reclaim_to_low(struct larder_reclaim *r)
 	r->idle_turns = 0;
 	while (pressure_usage_bytes(m) > w.low_bytes && !has_request(r)) {
 		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.limit_bytes)) {
-			set_unmet(m, pressure_usage_bytes(m) > w.high_bytes);
+			set_unmet(r, pressure_usage_bytes(m) > w.high_bytes);
 			break;
 		}
 		step(r, staging_target(w.limit_bytes));
@@ -215,7 +198,7 @@ static void reclaim_to_low(struct larder_reclaim *r)
 		w = pressure_watermarks(m); /* a percentage follows what the program has allocated */
 	}
 	if (pressure_usage_bytes(m) <= w.high_bytes)
-		set_unmet(m, 0);
+		set_unmet(r, 0);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
 }
@@ -314,16 +297,17 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	struct larder_pressure *p = &r->memory->pressure;
 	uint32_t seen = event_count(&p->wanted);
 
-	reclaim_publish(r->memory);
+	pressure_publish(r->memory);
 	atomic_store(&p->asleep, 1);
 	if (!has_work(r))
-		event_wait(&p->wanted, seen, atomic_load(&p->unmet) ? UNMET_RETRY_NS : 0);
+		event_wait(&p->wanted, seen, atomic_load(&p->unmet) ? r->unmet_retry_ns : 0);
 	atomic_store(&p->asleep, 0);
 }
 
 void reclaim_run(struct larder_reclaim *r)
 {
 	r->purge_interval_ns = PURGE_INTERVAL_MIN_NS;
+	r->unmet_retry_ns = UNMET_RETRY_MIN_NS;
 	for (;;) {
 		uint64_t start = sys_now_ns();
 

@@ -18,6 +18,7 @@ struct larder_reclaim {
 	unsigned idle_turns;	     /* turns of the clock since a page was last evicted */
 	uint64_t last_purge_ns;	     /* when the allocator was last asked to give back what it holds free */
 	uint64_t purge_interval_ns;  /* grows while asking brings nothing */
+	uint64_t unmet_retry_ns;     /* while the limit cannot be met: how long until the next try */
 
 	/* Requests by program threads. */
 	_Atomic uint32_t freeze;	 /* threads in fork, plus RECLAIM_FROZEN once everything is resident and stays so */
@@ -42,9 +43,6 @@ void reclaim_thaw(struct larder_reclaim *r);
 
 /* After fork, in the child, where there is no reclaim thread: memory works as plain memory from now on. */
 void reclaim_detach(struct larder_reclaim *r);
-
-/* Bring the gauges of the statistics page up to date. Any thread. */
-void reclaim_publish(const struct larder_memory *m);
 
 /* Evict about `bytes` now. Returns the bytes evicted, fewer when there are no more to take. Program threads. */
 uint64_t reclaim_now(struct larder_reclaim *r, uint64_t bytes);

@@ -98,7 +98,7 @@ long uffd_move(int fd, void *dst, void *src, size_t bytes)
 		.dst = (uintptr_t)dst,
 		.src = (uintptr_t)src,
 		.len = bytes,
-		.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE,
+		.mode = UFFDIO_MOVE_MODE_DONTWAKE,
 	};
 	long err = sys_ioctl(fd, UFFDIO_MOVE, &arg);
 
