@@ -13,6 +13,7 @@
 #include "discard.h"
 #include "memory.h"
 #include "reclaim.h"
+#include "stats.h"
 #include "sys.h"
 
 #include <jemalloc/jemalloc.h>
@@ -52,7 +53,7 @@ static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t al
 	*commit = true;
 	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed)) {
 		pressure_admit(memory);
-		pressure_publish(memory);
+		pressure_publish(memory, stats);
 	}
 	return p;
 }

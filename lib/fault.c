@@ -154,7 +154,7 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
 	pressure_notice(m);
 	if (++h->served % PUBLISH_EVERY == 0)
-		pressure_publish(m);
+		pressure_publish(m, stats);
 }
 
 static void pin(int cpu)

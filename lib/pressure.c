@@ -117,19 +117,24 @@ int pressure_should_put_off(const struct larder_memory *m)
 	return pressure_usage_bytes(m) > w.limit_bytes + (w.limit_bytes - w.high_bytes);
 }
 
-void pressure_publish(const struct larder_memory *m)
+static void set(uint64_t *gauge, uint64_t value)
+{
+	__atomic_store_n(gauge, value, __ATOMIC_RELAXED);
+}
+
+void pressure_publish(const struct larder_memory *m, struct larder_stats *to)
 {
 	struct larder_watermarks w = pressure_watermarks(m);
 	uint64_t usage = pressure_usage_bytes(m), same_pages;
 
-	STATS_SET(usage_bytes, usage);
-	STATS_SET(limit_bytes, has_limit(m) ? w.limit_bytes : 0);
-	STATS_SET(high_bytes, has_limit(m) ? w.high_bytes : 0);
-	STATS_SET(low_bytes, has_limit(m) ? w.low_bytes : 0);
-	STATS_SET(metadata_bytes, pressure_metadata_bytes(m));
-	if (usage > STATS_GET(peak_usage_bytes))
-		STATS_SET(peak_usage_bytes, usage);
+	set(&to->usage_bytes, usage);
+	set(&to->limit_bytes, has_limit(m) ? w.limit_bytes : 0);
+	set(&to->high_bytes, has_limit(m) ? w.high_bytes : 0);
+	set(&to->low_bytes, has_limit(m) ? w.low_bytes : 0);
+	set(&to->metadata_bytes, pressure_metadata_bytes(m));
+	if (usage > to->peak_usage_bytes)
+		set(&to->peak_usage_bytes, usage);
 	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)
-		STATS_SET(pages[kind], (uint64_t)region_counted(&m->region, (enum larder_page_kind)kind));
-	store_stats(&m->store, stats->tiers, &same_pages);
+		set(&to->pages[kind], (uint64_t)region_counted(&m->region, (enum larder_page_kind)kind));
+	store_stats(&m->store, to->tiers, &same_pages);
 }

@@ -14,6 +14,7 @@
 
 #include "futex.h"
 
+#include <larder/stats.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,7 +56,9 @@ void pressure_admit(struct larder_memory *m);
 /* Should a fault that adds a page be left for later? Handlers. */
 int pressure_should_put_off(const struct larder_memory *m);
 
-/* Bring the gauges of the statistics page up to date. Any thread. */
-void pressure_publish(const struct larder_memory *m);
+/*
+ * Bring the gauges in `to` up to date: in the statistics page, where the last of several writers wins, or in a copy. Any thread.
+ */
+void pressure_publish(const struct larder_memory *m, struct larder_stats *to);
 
 #endif

@@ -181,8 +181,8 @@ int process_get_stats(struct larder_stats *to)
 {
 	if (!process_is_managed())
 		return -ENOTCONN;
-	pressure_publish(&process.memory);
 	*to = *stats;
+	pressure_publish(&process.memory, to);
 	return 0;
 }
 

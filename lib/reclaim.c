@@ -135,7 +135,7 @@ static size_t step(struct larder_reclaim *r, size_t target)
 	store_compact(&m->store, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
-	pressure_publish(m);
+	pressure_publish(m, stats);
 	return evicted;
 }
 
@@ -233,8 +233,8 @@ static void restore_all(struct larder_reclaim *r)
 		}
 		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, words);
 		if (n) {
-			restore_pages(m, &r->restorer, i, words, n, 0);
-			continue; /* look again: a page that failed is poisoned now */
+			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */
+			continue;
 		}
 		state = page_state(page_load(&m->region.pages[i]));
 		if (state == PAGE_RESTORING || state == PAGE_DISCARDING || state == PAGE_STAGED || state == PAGE_STORED)
@@ -297,7 +297,7 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	struct larder_pressure *p = &r->memory->pressure;
 	uint32_t seen = event_count(&p->wanted);
 
-	pressure_publish(r->memory);
+	pressure_publish(r->memory, stats);
 	atomic_store(&p->asleep, 1);
 	if (!has_work(r))
 		event_wait(&p->wanted, seen, atomic_load(&p->unmet) ? r->unmet_retry_ns : 0);

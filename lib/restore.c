@@ -130,7 +130,7 @@ static void poison(struct larder_memory *m, size_t index, uint64_t word, int err
 	restore_wake(m, index);
 }
 
-/* UFFDIO_COPY refused an owned page. */
+/* UFFDIO_COPY refused an owned page, alone. */
 static void refused(struct larder_memory *m, size_t index, uint64_t word, long err)
 {
 	switch (err) {
@@ -138,9 +138,9 @@ static void refused(struct larder_memory *m, size_t index, uint64_t word, long e
 		larder_assert(page_state(word) == PAGE_FRESH || page_state(word) == PAGE_RESIDENT);
 		finish(m, index, word, page_word_resident(0));
 		break;
-	case -ENOENT: /* unmapped or replaced by the program: nobody can ask for the content any more */
+	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need us; keep what we have. */
 	case -EINVAL:
-		finish(m, index, word, PAGE_FRESH);
+		release(m, index, word);
 		break;
 	case -ESRCH: /* the process is exiting */
 		for (;;)
@@ -151,12 +151,37 @@ static void refused(struct larder_memory *m, size_t index, uint64_t word, long e
 	restore_wake(m, index);
 }
 
+/* Copy gathered pages in. Returns how many; *err says why there are not more. */
+static size_t copy_run(struct larder_memory *m, size_t first, const char *from, size_t n, const uint64_t *words, unsigned credit,
+		       long *err)
+{
+	size_t done = 0, batch = n;
+
+	*err = 0;
+	while (done < n) {
+		long copied = copy_in(m, first + done, from + done * PAGE_BYTES, batch * PAGE_BYTES);
+
+		if (copied < 0 && batch > 1) {
+			batch = 1; /* a batch may not span mappings (mprotect splits them), so ENOENT says nothing of its pages */
+			continue;
+		}
+		if (copied < 0) {
+			*err = copied;
+			break;
+		}
+		for (long i = 0; i < copied / PAGE_BYTES; i++, done++)
+			finish(m, first + done, words[done], page_word_resident(done ? 0 : credit));
+		batch = batch > 1 ? n - done : 1;
+	}
+	return done;
+}
+
 size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
 		     unsigned credit)
 {
 	const char *from = w->bounce;
-	size_t gathered = 0, done = 0;
-	long copied = 0;
+	size_t gathered = 0, done;
+	long copy_err;
 	int err = 0;
 
 	if (n == 1 && page_state(words[0]) == PAGE_STAGED) {
@@ -165,13 +190,9 @@ size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t 
 	}
 	for (; gathered < n && !err; gathered += !err)
 		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
-	while (done < gathered && copied >= 0) {
-		copied = copy_in(m, first + done, from + done * PAGE_BYTES, (gathered - done) * PAGE_BYTES);
-		for (long i = 0; i < copied / PAGE_BYTES; i++, done++)
-			finish(m, first + done, words[done], page_word_resident(done ? 0 : credit));
-	}
-	if (copied < 0)
-		refused(m, first + done, words[done], copied);
+	done = copy_run(m, first, from, gathered, words, credit, &copy_err);
+	if (copy_err)
+		refused(m, first + done, words[done], copy_err);
 	else if (err)
 		poison(m, first + done, words[done], err);
 	else
