@@ -25,12 +25,6 @@
 
 #include "thread.h"
 
-/*
- * How much a jemalloc arena asks for at a time. Small, so that back-pressure at extent allocation sees a program grow in small steps;
- * one page-table page's worth of memory, so that the cost of asking does not show.
- */
-enum { GROW_BYTES = CHUNK_BYTES };
-
 enum { MALLCTL_NAME_BYTES = 64 };
 
 static struct larder_memory *memory;
@@ -121,16 +115,10 @@ static int read_size(const char *name, size_t *value)
 static int hook_arena(unsigned index)
 {
 	extent_hooks_t *hooks = &extent_hooks;
-	size_t grow = GROW_BYTES;
 	char name[MALLCTL_NAME_BYTES];
-	int err;
 
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", index);
-	err = allocator.mallctl(name, NULL, NULL, &hooks, sizeof(hooks));
-	snprintf(name, sizeof(name), "arena.%u.retain_grow_limit", index);
-	if (!err) /* refused where the allocator does not retain: then there is nothing to limit */
-		allocator.mallctl(name, NULL, NULL, &grow, sizeof(grow));
-	return -err;
+	return -allocator.mallctl(name, NULL, NULL, &hooks, sizeof(hooks));
 }
 
 /*
