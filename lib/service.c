@@ -1,0 +1,99 @@
+/*
+ * The service. See service.h.
+ *
+ * The caller's thread maps everything, then starts the reclaim thread, which owns a private descriptor table (thread.h). That thread opens
+ * the userfaultfd and the pagemap, starts the fault handlers, which share its table, and reports whether all went well.
+ */
+#include "service.h"
+
+#include "fault.h"
+#include "stats.h"
+#include "sys.h"
+#include "thread.h"
+#include "uffd.h"
+
+/* Address space to reserve: far more than any heap, little of what the architecture has. Halved where limits forbid it. */
+#define REGION_MAX_BYTES ((size_t)1 << 40)
+
+/* RAM that a thread's scratch and bounce buffers take once used, roughly. */
+enum { RESTORER_COST_BYTES = 160 << 10 };
+
+/* On the reclaim thread. Returns the number of handlers, or a negative errno. */
+static int open_descriptors(struct larder_service *s)
+{
+	struct larder_memory *m = &s->memory;
+	long err;
+
+	log_adopt();
+	m->uffd = uffd_open();
+	if (m->uffd < 0)
+		return m->uffd;
+	m->pagemap = (int)sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (m->pagemap < 0)
+		return m->pagemap;
+	err = uffd_register(m->uffd, m->staging.base, (size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
+	if (err < 0)
+		return (int)err;
+	err = restorer_open(&s->reclaim.restorer, m);
+	return err < 0 ? (int)err : fault_start(m);
+}
+
+static void reclaim_main(void *arg)
+{
+	struct larder_service *s = arg;
+	int handlers = open_descriptors(s);
+
+	s->memory.pressure.fixed_bytes =
+		sizeof(struct larder_stats) + (uint64_t)(handlers + 1) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
+	s->result = handlers < 0 ? handlers : 0;
+	event_post(&s->ready);
+	if (handlers < 0)
+		sys_call3(SYS_exit, 0, 0, 0);
+	reclaim_run(&s->reclaim);
+}
+
+static int start_reclaim(struct larder_service *s)
+{
+	uint32_t seen = event_count(&s->ready);
+	int tid = thread_start("larder-reclaim", reclaim_main, s, THREAD_OWN_FILES);
+
+	if (tid < 0)
+		return tid;
+	while (event_count(&s->ready) == seen)
+		event_wait(&s->ready, seen, 0);
+	return s->result;
+}
+
+static int open_memory(struct larder_memory *m, const struct larder_backend_ops *const *tiers, unsigned ntiers)
+{
+	int err = stats_open();
+
+	if (!err)
+		err = region_open(&m->region, REGION_MAX_BYTES);
+	if (!err)
+		err = staging_open(&m->staging);
+	if (!err)
+		err = store_open(&m->store, tiers, ntiers, m->region.bytes / PAGE_BYTES);
+	return err;
+}
+
+/* No internal thread runs: give the address space back. */
+static void close_memory(struct larder_memory *m)
+{
+	store_close(&m->store);
+	staging_close(&m->staging);
+	region_close(&m->region);
+	stats_close();
+}
+
+int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers)
+{
+	int err = open_memory(&s->memory, tiers, ntiers);
+
+	s->reclaim.memory = &s->memory;
+	if (!err)
+		err = start_reclaim(s);
+	if (err)
+		close_memory(&s->memory);
+	return err;
+}

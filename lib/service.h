@@ -1,0 +1,23 @@
+/*
+ * The service: one managed memory and the internal threads that serve it.
+ */
+#ifndef LARDER_SERVICE_H
+#define LARDER_SERVICE_H
+
+#include "memory.h"
+#include "reclaim.h"
+
+struct larder_service {
+	struct larder_memory memory;
+	struct larder_reclaim reclaim;
+	struct larder_event ready; /* posted by the reclaim thread when `result` is there */
+	int result;		   /* 0, or why the service could not start */
+};
+
+/*
+ * Map everything and start the internal threads; the limit in memory.pressure is set already. Called once, by a program thread.
+ * Returns 0 or a negative errno, in which case nothing is left mapped or running.
+ */
+int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers);
+
+#endif

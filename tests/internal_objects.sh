@@ -1,0 +1,33 @@
+#!/bin/sh
+# Proves that the code on the fault and reclaim paths cannot call malloc, stdio or anything else of libc that may touch managed
+# memory: the objects may refer to each other and to the names below, and to nothing else.
+#   internal_objects.sh OBJECT...      all objects of the library; those of program threads are left out here
+set -eu
+
+# What internal threads may call. Memory functions work on what they are given; clock_gettime is the vDSO's; LZ4 is called with
+# memory of ours. The sanitizers' names are in sanitizer builds only.
+allowed='^(memcpy|memmove|memset|memcmp|clock_gettime|LZ4_[A-Za-z_]*|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)$'
+
+# Objects that run on program threads only: allocator hooks, the public functions, the command line's parser.
+program='^(arena|larder|preload|process|limit)\.'
+
+list=$(mktemp)
+trap 'rm -f "$list"' EXIT
+for object in "$@"; do
+	basename "$object" | grep -Eq "$program" || echo "$object" >>"$list"
+done
+count=$(wc -l <"$list")
+[ "$count" -ge 10 ] || { echo "only $count objects to check: the list is wrong" >&2; exit 1; }
+
+defined=$(xargs nm --defined-only <"$list" | awk 'NF == 3 { print $3 }' | sort -u)
+bad=0
+while read -r object; do
+	for symbol in $(nm -u "$object" | awk '{ print $NF }'); do
+		echo "$symbol" | grep -Eq "$allowed" && continue
+		echo "$defined" | grep -qx -- "$symbol" && continue
+		echo "$(basename "$object") refers to $symbol" >&2
+		bad=1
+	done
+done <"$list"
+[ "$bad" = 0 ] && echo "$count objects refer to nothing that could touch managed memory"
+exit "$bad"
