@@ -1,0 +1,202 @@
+/*
+ * The store. See store.h.
+ */
+#include "store.h"
+
+#include "sys.h"
+
+enum { PAGE_WORDS = LARDER_PAGE_BYTES / 8 };
+
+static void count(_Atomic uint64_t *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static uint64_t read(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static size_t round_up(size_t bytes)
+{
+	return (bytes + LARDER_PAGE_BYTES - 1) & ~(size_t)(LARDER_PAGE_BYTES - 1);
+}
+
+static int open_tier(struct larder_store *store, const struct larder_backend_ops *ops, uint64_t max_objects)
+{
+	struct store_tier *tier = &store->tiers[store->ntiers];
+	int err;
+
+	tier->backend = sys_map(round_up(ops->backend_bytes));
+	if (!tier->backend)
+		return -ENOMEM;
+	err = ops->open(tier->backend, max_objects);
+	if (err) {
+		sys_munmap(tier->backend, round_up(ops->backend_bytes));
+		return err;
+	}
+	tier->ops = ops;
+	store->ntiers++;
+	if (ops->scratch_bytes > store->scratch_bytes)
+		store->scratch_bytes = ops->scratch_bytes;
+	return 0;
+}
+
+int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers, uint64_t max_objects)
+{
+	int err = ntiers > LARDER_TIERS_MAX ? -EINVAL : 0;
+
+	for (unsigned i = 0; i < ntiers && !err; i++)
+		err = open_tier(store, tiers[i], max_objects);
+	if (err)
+		store_close(store);
+	return err;
+}
+
+void store_close(struct larder_store *store)
+{
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		store->tiers[i].ops->close(store->tiers[i].backend);
+		sys_munmap(store->tiers[i].backend, round_up(store->tiers[i].ops->backend_bytes));
+	}
+	store->ntiers = 0;
+}
+
+void *store_scratch(const struct larder_store *store)
+{
+	return sys_map(round_up(store->scratch_bytes + 1));
+}
+
+/* Most pages differ in their first two words; the last one is looked at early because zeroed tails are common. */
+static int is_same_filled(const void *page, uint64_t *word)
+{
+	const uint64_t *words = page;
+
+	*word = words[0];
+	if (words[PAGE_WORDS - 1] != *word)
+		return 0;
+	for (unsigned i = 1; i < PAGE_WORDS; i++)
+		if (words[i] != *word)
+			return 0;
+	return 1;
+}
+
+static void fill(void *page, uint64_t word)
+{
+	uint64_t *words = page;
+
+	for (unsigned i = 0; i < PAGE_WORDS; i++)
+		words[i] = word;
+}
+
+static int put_in_tier(struct store_tier *tier, void *scratch, const void *page, uint64_t *handle)
+{
+	int err = tier->ops->put(tier->backend, scratch, page, handle);
+
+	count(!err ? &tier->puts : err == -E2BIG ? &tier->rejected : &tier->errors);
+	return err;
+}
+
+int store_put(struct larder_store *store, void *scratch, const void *page, struct store_place *place)
+{
+	int err = -E2BIG;
+
+	if (is_same_filled(page, &place->handle)) {
+		place->tier = STORE_TIER_SAME;
+		atomic_fetch_add_explicit(&store->same_pages, 1, memory_order_relaxed);
+		return 0;
+	}
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		int tier_err = put_in_tier(&store->tiers[i], scratch, page, &place->handle);
+
+		place->tier = (uint8_t)(STORE_TIER_FIRST + i);
+		if (!tier_err)
+			return 0;
+		if (tier_err != -E2BIG)
+			err = tier_err;
+	}
+	return err;
+}
+
+int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page)
+{
+	struct store_tier *tier = &store->tiers[place.tier - STORE_TIER_FIRST];
+	int err;
+
+	if (place.tier == STORE_TIER_SAME) {
+		fill(page, place.handle);
+		return 0;
+	}
+	err = tier->ops->get(tier->backend, scratch, place.handle, page);
+	count(err ? &tier->errors : &tier->gets);
+	return err;
+}
+
+void store_drop(struct larder_store *store, struct store_place place)
+{
+	struct store_tier *tier = &store->tiers[place.tier - STORE_TIER_FIRST];
+
+	if (place.tier == STORE_TIER_SAME) {
+		atomic_fetch_sub_explicit(&store->same_pages, 1, memory_order_relaxed);
+		return;
+	}
+	tier->ops->drop(tier->backend, place.handle);
+	count(&tier->drops);
+}
+
+uint64_t store_compact(struct larder_store *store, uint64_t budget_bytes)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < store->ntiers; i++)
+		bytes += store->tiers[i].ops->compact(store->tiers[i].backend, budget_bytes);
+	return bytes;
+}
+
+static struct larder_backend_usage usage_of(const struct store_tier *tier)
+{
+	struct larder_backend_usage usage = { 0 };
+
+	tier->ops->usage(tier->backend, &usage);
+	return usage;
+}
+
+uint64_t store_cost_bytes(const struct larder_store *store)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		struct larder_backend_usage usage = usage_of(&store->tiers[i]);
+
+		bytes += usage.occupied_bytes + usage.metadata_bytes;
+	}
+	return bytes;
+}
+
+static void tier_stats(const struct store_tier *tier, struct larder_tier_stats *to)
+{
+	struct larder_backend_usage usage = usage_of(tier);
+	size_t i;
+
+	for (i = 0; tier->ops->name[i] && i < LARDER_TIER_NAME_BYTES - 1; i++)
+		to->name[i] = tier->ops->name[i];
+	to->name[i] = 0;
+	to->objects = usage.objects;
+	to->stored_bytes = usage.stored_bytes;
+	to->occupied_bytes = usage.occupied_bytes;
+	to->metadata_bytes = usage.metadata_bytes;
+	to->puts = read(&tier->puts);
+	to->gets = read(&tier->gets);
+	to->drops = read(&tier->drops);
+	to->rejected = read(&tier->rejected);
+	to->errors = read(&tier->errors);
+}
+
+void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX], uint64_t *same_pages)
+{
+	int64_t same = atomic_load_explicit(&store->same_pages, memory_order_relaxed);
+
+	for (unsigned i = 0; i < store->ntiers; i++)
+		tier_stats(&store->tiers[i], &tiers[i]);
+	*same_pages = same > 0 ? (uint64_t)same : 0;
+}

@@ -1,0 +1,66 @@
+/*
+ * The store: the tiers, in order. It decides which tier takes a page, and asks the right one for it back.
+ *
+ * A page of one repeated 64-bit word takes no space: its place is the word itself. Every other page goes to the first tier that
+ * gains by holding it.
+ *
+ * Threads: any number may call at once, but one at a time for one place: its owner is whoever holds the page (page.h). Nothing here
+ * allocates or touches managed memory, except for `page` as the caller gives it.
+ */
+#ifndef LARDER_STORE_H
+#define LARDER_STORE_H
+
+#include "backend.h"
+
+#include <larder/stats.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum { STORE_TIER_SAME = 0, STORE_TIER_FIRST = 1 };
+
+struct store_place {
+	uint64_t handle; /* the tier's; for STORE_TIER_SAME the repeated word */
+	uint8_t tier;	 /* STORE_TIER_SAME, or STORE_TIER_FIRST + index of the tier */
+};
+
+struct store_tier {
+	const struct larder_backend_ops *ops;
+	void *backend;
+	_Atomic uint64_t puts, gets, drops, rejected, errors; /* relaxed counters */
+};
+
+struct larder_store {
+	struct store_tier tiers[LARDER_TIERS_MAX];
+	unsigned ntiers;
+	size_t scratch_bytes;
+	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
+};
+
+/* Open `ntiers` tiers, fastest first, for max_objects pages. `store` is zeroed. Returns 0, or a negative errno with nothing left open. */
+int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers, uint64_t max_objects);
+void store_close(struct larder_store *store);
+
+/* Map scratch memory for one calling thread. NULL when there is none. */
+void *store_scratch(const struct larder_store *store);
+
+/*
+ * Store a copy of one page. Returns 0 and its place; -E2BIG when no tier would gain by it; else the error of the last tier that
+ * failed. On error nothing is stored.
+ */
+int store_put(struct larder_store *store, void *scratch, const void *page, struct store_place *place);
+
+/* Fetch a page; it stays stored. Returns 0, or a negative errno with `page` undefined. */
+int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page);
+
+/* Forget a page. */
+void store_drop(struct larder_store *store, struct store_place place);
+
+/* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the bytes given back. */
+uint64_t store_compact(struct larder_store *store, uint64_t budget_bytes);
+
+/* RAM that the tiers cost now: what they occupy, and their tables. */
+uint64_t store_cost_bytes(const struct larder_store *store);
+
+void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX], uint64_t *same_pages);
+
+#endif
