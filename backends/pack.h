@@ -1,80 +1,80 @@
 /*
- * Pack: variable-size objects in RAM at high density, under handles that stay valid while the objects move.
+ * The packing allocator: objects of any size up to 7/8 of a page, kept densely, under handles that never change.
  *
- * Memory is cut into slabs of 64 KiB; a slab holds slots of one size. Slot sizes are whole fractions of a slab, about 3 % apart, so a slab has no
- * tail and an object wastes 1.7 % on average. Objects go into the fullest slab that has room. When objects leave holes, compaction moves
- * objects out of the emptiest slabs into holes of others and gives the emptied slabs back, as the kernel's zsmalloc does. A handle is an
- * index into a table of locations (8 bytes an object), so whoever holds one does not see objects move.
+ * Its promise is density: of the space it occupies at least 90 % is stored bytes, however the sizes change and whichever objects are
+ * dropped. malloc cannot promise that, because it may not move what it gave out. Here each object is reached through its handle, an index into a
+ * table that says where the object is, so pack_compact() may move it: out of the emptiest slabs, into the holes of the fullest (slab.h).
+ * In front of its bytes each object carries its handle: so compaction finds the table entry of what it moves, and a read
+ * notices when it is about to return something else.
  *
- * Locks. `stripes[handle % STRIPES]` keeps an object in its place: held by a reader of its bytes, and by drop and compaction while they take
- * it away. `lock` guards everything else and is held for no longer than copying one object. Order: a stripe, then `lock`.
+ * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 20 KiB.
+ *
+ * Threads: any may call anything at once, except two calls on one handle (backend.h); compactions exclude each other.
+ * Locks, in the order in which they may nest (none does today):
+ *   compacting       one compaction at a time; others return at once
+ *   stripe[handle]   pins the object's place: held while it is read, moved or forgotten. 256 of them, so that a reader waits only for
+ *                    the copy of one object of its own stripe
+ *   handles_lock     the list of free handles
+ *   slabs.lock       the slots
  */
 #ifndef LARDER_PACK_H
 #define LARDER_PACK_H
 
-#include "futex.h"
+#include "slab.h"
 
 #include <stdatomic.h>
-#include <stddef.h>
-#include <stdint.h>
 
 enum {
-	PACK_SLAB_BYTES = 64 << 10,
-	PACK_OBJECT_MAX_BYTES = 3584, /* the largest object that may be put */
-	PACK_CLASSES_MAX = 144,
-	PACK_BINS = 8, /* partly filled slabs by fullness */
-	PACK_STRIPES = 64,
-	PACK_CACHE_SLABS = 4, /* empty slabs kept for the next object */
+	PACK_HEADER_BYTES = 4,
+	PACK_MAX_BYTES = SLAB_SLOT_MAX_BYTES - PACK_HEADER_BYTES,
+	PACK_STRIPES = 256,
+	PACK_CACHE_LINE_BYTES = 64,
 };
 
-#define PACK_NONE UINT32_MAX
-
-struct pack_slab; /* one per slab, in the slab table */
-
-struct pack_class {
-	uint32_t slot_bytes, slots;	     /* of a slab; constant */
-	uint32_t bins[PACK_BINS];	     /* heads of lists of partly filled slabs */
-	uint64_t partial_slabs, partial_live; /* in those lists */
+struct pack_stripe {
+	_Alignas(PACK_CACHE_LINE_BYTES) struct larder_mutex lock;
 };
 
-struct pack {
-	struct larder_mutex stripes[PACK_STRIPES];
+struct larder_pack {
+	struct larder_slabs slabs;
+	_Atomic uint64_t *entries; /* [handle]: where the object is. A live entry is written under its stripe, a free one under handles_lock. */
+	uint32_t max_handles;
 
-	struct larder_mutex lock; /* guards all below */
-	char *memory;		  /* slabs_max slabs of address space */
-	struct pack_slab *slabs;
-	uint64_t *locations; /* [handle]: slab << 16 | slot while live; the next free handle while free */
-	uint64_t slabs_max, handles_max;
-	uint32_t slabs_used, handles_used;   /* ever */
-	uint32_t free_handles;		     /* list */
-	uint32_t empty_slabs, empty_count;   /* list of slabs that are empty and still resident */
-	uint32_t absent_slabs;		     /* list of slabs given back to the kernel */
-	uint32_t compact_class;		     /* where the next compaction starts */
-	struct pack_class classes[PACK_CLASSES_MAX];
-	unsigned nclasses;
-	uint8_t class_of[PACK_OBJECT_MAX_BYTES / 16 + 2]; /* by size in 16-byte steps */
+	struct larder_mutex handles_lock;
+	uint32_t free_handle;		/* first of the list of free handles */
+	_Atomic uint32_t handles_used;	/* handles ever used; written under handles_lock, read without */
 
-	/* Written under lock, read by anybody. */
-	_Atomic uint64_t objects, stored_bytes, resident_slabs;
+	struct larder_mutex compacting;
+	_Atomic uint64_t objects, stored_bytes;
+	struct pack_stripe stripes[PACK_STRIPES];
 };
 
-/* p is zeroed. Address space for max_objects is reserved; RAM is taken as objects arrive. Returns 0 or -ENOMEM. */
-int pack_open(struct pack *p, uint64_t max_objects);
-void pack_close(struct pack *p);
+struct pack_usage {
+	uint64_t objects;
+	uint64_t stored_bytes;	 /* what was put, without headers */
+	uint64_t occupied_bytes; /* resident slabs, free ones included */
+	uint64_t metadata_bytes; /* handle table, slab table, the struct itself */
+};
 
-/* Store a copy of length bytes, 1 to PACK_OBJECT_MAX_BYTES. Returns 0, or -ENOSPC. */
-int pack_put(struct pack *p, const void *bytes, uint32_t length, uint32_t *handle);
+/* Prepare zeroed `p` for max_objects objects. Returns 0 or -ENOMEM, in which case nothing is left mapped. */
+int pack_open(struct larder_pack *p, uint64_t max_objects);
+void pack_close(struct larder_pack *p);
 
-/* Where the object is and how long, until pack_unpin: it does not move meanwhile. Keep it short: others share the lock. */
-const void *pack_pin(struct pack *p, uint32_t handle, uint32_t *length);
-void pack_unpin(struct pack *p, uint32_t handle);
+/* Keep a copy of `bytes` bytes (1 to PACK_MAX_BYTES). Returns 0 and *handle, or -ENOSPC. */
+int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *handle);
 
-void pack_drop(struct pack *p, uint32_t handle);
+/*
+ * Hold an object in its place and say where that is. Every pin is followed by pack_unpin() soon: compaction waits for it.
+ * returns  the object and its size, or NULL when the handle or the object's header is damaged (then there is nothing to unpin).
+ */
+const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes);
+void pack_unpin(struct larder_pack *p, uint64_t handle);
 
-/* Move at most about budget_bytes of objects. Returns the bytes of slabs given back. Cheap when there is nothing to gain. */
-uint64_t pack_compact(struct pack *p, uint64_t budget_bytes);
+void pack_drop(struct larder_pack *p, uint64_t handle);
 
-/* RAM taken by the tables. */
-uint64_t pack_metadata_bytes(const struct pack *p);
+/* Move objects, about budget_bytes of them, to free slabs where holes are many; return spare slabs to the kernel. Returns bytes given back. */
+uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes);
+
+struct pack_usage pack_usage(const struct larder_pack *p);
 
 #endif

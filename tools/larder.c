@@ -2,6 +2,7 @@
  * The larder command: picks the subcommand.
  */
 #include "larder.h"
+#include "probe.h"
 
 #include <larder/larder.h>
 
@@ -85,5 +86,7 @@ int main(int argc, char **argv)
 		puts("larder " LARDER_VERSION_STRING);
 		return 0;
 	}
+	if (!strcmp(argv[1], PROBE_JEMALLOC))
+		return !probe_jemalloc_is_here();
 	return dispatch(argc - 1, argv + 1);
 }

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <limits.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { KERNEL_MAJOR = 6, KERNEL_MINOR = 8, MAP_COUNT_MIN = 65530 };
@@ -175,16 +177,37 @@ static void check_address_space(struct probe_finding *f)
 		bad(f, PROBE_FAIL, "ulimit -v unlimited: the managed region reserves addresses, not memory");
 }
 
-/* Looked for by the loader as the program's loader will look; libjemalloc here does not become this process's malloc. */
+/*
+ * libjemalloc can be preloaded but not loaded later (its thread-local variables need room that only exists at start), so ask the loader the way that
+ * the program will: run this command with it preloaded and see whether its functions are there.
+ */
+static int jemalloc_can_be_preloaded(void)
+{
+	static char *const argv[] = { (char *)"larder", (char *)PROBE_JEMALLOC, NULL };
+	static char *const env[] = { (char *)"LD_PRELOAD=libjemalloc.so.2", NULL };
+	posix_spawn_file_actions_t actions;
+	int status = -1, err;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+	err = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	return !err && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+int probe_jemalloc_is_here(void)
+{
+	return dlsym(RTLD_DEFAULT, "mallocx") != NULL;
+}
+
 static void check_jemalloc(struct probe_finding *f)
 {
-	void *handle = dlopen("libjemalloc.so.2", RTLD_LAZY | RTLD_LOCAL);
-
 	f->check = "jemalloc";
-	if (handle && dlsym(handle, "mallocx")) {
+	if (jemalloc_can_be_preloaded()) {
 		found(f, "libjemalloc.so.2 found");
 	} else {
-		found(f, "libjemalloc.so.2 cannot be loaded");
+		found(f, "libjemalloc.so.2 cannot be preloaded");
 		bad(f, PROBE_FAIL, "apt install libjemalloc2");
 	}
 }

@@ -27,6 +27,10 @@ size_t probe_machine(struct probe_finding findings[PROBE_MAX_FINDINGS]);
 /* Run the checks that `larder run` depends on. Returns 0, or 1 with the first failure in *finding. */
 int probe_for_run(struct probe_finding *finding);
 
+/* `larder PROBE_JEMALLOC` exits with 0 when jemalloc is in its own process: how check_jemalloc asks the loader. */
+#define PROBE_JEMALLOC "--probe-jemalloc"
+int probe_jemalloc_is_here(void);
+
 /* Absolute name of the preload object into `path`. Returns 0, or -1 when it is in none of the places where it belongs. */
 int probe_preload_path(char *path, size_t size);
 
