@@ -50,7 +50,7 @@ struct options {
 /* One column of the table; NAN where there is nothing to say. */
 struct column {
 	double load_mib_s, load_rate, mix_rate, verify_mib_s;
-	double loaded_mib, steady_mib, peak_mib;
+	double loaded_mib, steady_mib, peak_mib, files_mib;
 	double p50_us, p90_us, p99_us, p99_9_us, max_us;
 	double wrong, missing;
 	double limit_mib, usage_mib, faults, faults_mix, refaults, evictions, ratio;
@@ -220,6 +220,7 @@ static void mix(struct column *column, struct records_written *w, double seconds
 	column->p99_9_us = latency_quantile_us(&latency, 0.999);
 	column->max_us = latency_quantile_us(&latency, 1);
 	column->steady_mib = steady_mib(&watch);
+	column->files_mib = (double)server_file_bytes() / MIB;
 	latency_close(&latency);
 }
 
@@ -283,6 +284,7 @@ static const struct row {
 	ROW("                   requests/s", load_rate, 0),
 	ROW("memory             MiB after load", loaded_mib, 1),
 	ROW("                   MiB steady (mix)", steady_mib, 1),
+	ROW("                     of it files", files_mib, 1),
 	ROW("                   MiB peak", peak_mib, 1),
 	ROW("mix                requests/s", mix_rate, 0),
 	ROW("  latency          us p50", p50_us, 1),

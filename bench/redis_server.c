@@ -263,6 +263,11 @@ uint64_t server_rss_bytes(void)
 	return proc_bytes("smaps_rollup", "Rss:");
 }
 
+uint64_t server_file_bytes(void)
+{
+	return proc_bytes("status", "RssFile:");
+}
+
 uint64_t server_peak_bytes(void)
 {
 	return proc_bytes("status", "VmHWM:");

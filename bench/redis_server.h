@@ -26,8 +26,10 @@ const char *server_socket(void);
 /* Say what went wrong while talking to it, show its last words, exit with 1. */
 void server_lost(const char *what) __attribute__((noreturn));
 
-/* RAM mapped by the server now (smaps_rollup), and the most ever (VmHWM); 0 when it cannot be read. */
+/* RAM mapped by the server now, how much of it is files (code, libraries), and the most ever (VmHWM); 0 when it cannot
+ * be read. */
 uint64_t server_rss_bytes(void);
+uint64_t server_file_bytes(void);
 uint64_t server_peak_bytes(void);
 
 #endif
