@@ -194,10 +194,36 @@ static void shelf_compact_all(struct shelf *s)
 	}
 }
 
+/* The sums that slab.c keeps, taken anew. */
+static void slabs_verify(const struct larder_slabs *s)
+{
+	uint64_t cached = 0, in_use = 0, holes = 0;
+
+	for (unsigned pages = 0; pages <= SLAB_MAX_PAGES; pages++)
+		for (uint32_t slab = s->free[pages]; slab != SLAB_NONE; slab = s->table[slab].next)
+			cached += pages * SLAB_PAGE_BYTES;
+	for (const struct slab_class *c = s->classes; c < s->classes + s->classes_used; c++) {
+		in_use += c->slabs * c->pages * SLAB_PAGE_BYTES;
+		holes += (c->slabs * c->slots - c->used) * c->slot_bytes;
+		for (uint8_t bin = 0; bin < SLAB_BINS; bin++)
+			for (uint32_t slab = c->partial[bin]; slab != SLAB_NONE; slab = s->table[slab].next) {
+				const struct larder_slab *b = &s->table[slab];
+
+				assert_int_equal(b->used, __builtin_popcountll(b->taken));
+				assert_int_equal(b->bin, bin);
+				assert_int_equal(b->used * SLAB_BINS / c->slots, bin);
+			}
+	}
+	assert_int_equal(s->cached_bytes, cached);
+	assert_int_equal(s->hole_bytes, holes);
+	assert_int_equal(s->occupied_bytes, in_use + cached);
+}
+
 static void shelf_verify(struct shelf *s)
 {
 	struct pack_usage u = pack_usage(s->pack);
 
+	slabs_verify(&s->pack->slabs);
 	assert_int_equal(u.objects, s->n);
 	assert_int_equal(u.stored_bytes, s->bytes);
 	for (size_t i = 0; i < s->n; i++)
