@@ -1,13 +1,14 @@
 /*
  * The packing allocator: objects of any size up to 7/8 of a page, kept densely, under handles that never change.
  *
- * Its promise is density: of the space it occupies at least 90 % is stored bytes, however the sizes change and whichever objects are
- * dropped. malloc cannot promise that, because it may not move what it gave out. Here each object is reached through its handle, an index into a
- * table that says where the object is, so pack_compact() may move it: out of the emptiest slabs, into the holes of the fullest (slab.h).
- * In front of its bytes each object carries its handle: so compaction finds the table entry of what it moves, and a read
- * notices when it is about to return something else.
+ * Its promise is density: from 16 MiB on, at least 90 % of the space it occupies is stored bytes, however the sizes change and whichever
+ * objects are dropped, as long as pack_compact() is called regularly. malloc cannot promise that, because it may not move what it gave out.
+ * Here each object is reached through its handle, an index into a table that says where the object is, so compaction may move it:
+ * out of the emptiest slabs, into the holes of the fullest (slab.h). In front of its bytes each object carries its handle:
+ * so compaction finds the table entry of what it moves, and a read notices when it is about to return something else.
  *
- * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 20 KiB.
+ * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB. The table does
+ * not shrink: after most objects were dropped it still has the size that it needed at the peak.
  *
  * Threads: any may call anything at once, except two calls on one handle (backend.h); compactions exclude each other.
  * Locks, in the order in which they may nest (none does today):
@@ -72,7 +73,7 @@ void pack_unpin(struct larder_pack *p, uint64_t handle);
 
 void pack_drop(struct larder_pack *p, uint64_t handle);
 
-/* Move objects, about budget_bytes of them, to free slabs where holes are many; return spare slabs to the kernel. Returns bytes given back. */
+/* Where holes are many, move about budget_bytes of objects to free slabs; return spare slabs to the kernel. Returns the bytes given back. */
 uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes);
 
 struct pack_usage pack_usage(const struct larder_pack *p);

@@ -17,8 +17,8 @@ enum { BIN_FULL = SLAB_BINS, BIN_DRAINING, BIN_FREE };
 
 /*
  * Classes are 1/32 apart where the geometry allows it. A longer slab must fit better by 1/128, since a longer one also
- * holds more when it is half empty. A slab shorter than 4 pages would waste address space, and with it the kernel's page tables (8 bytes a page
- * of the span, used or not); only slots so small that 64 of them are less get one.
+ * holds more when it is half empty. A slab shorter than 4 pages would waste address space, and with it the kernel's page tables
+ * (8 bytes a page of the span, used or not); only slots so small that 64 of them are less get one.
  */
 enum { CLASS_STEP_DIVISOR = 32, LONGER_SLAB_GAIN_DIVISOR = 128, SLAB_LIKED_PAGES = 4 };
 

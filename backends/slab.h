@@ -5,8 +5,8 @@
  * slots of one *class*, and a hole in it fits every later object of that class, so that steady churn moves nothing. Two wastes
  * remain, and they pull in opposite directions: the finer the classes, the less a slot exceeds its object, but the more classes have a slab
  * that is not full yet. What resolves it is the idea of zsmalloc's "zspages" (Gupta, 2010): a slab is 1 to 8 pages long, whatever lets
- * its slots fill it best. m pages divided by k slots gives classes 3 % apart with slabs of 20 KiB on average; slabs of 64 KiB for all
- * would need three times as much for the same spacing, and lose the gain in half-empty slabs when the store is small.
+ * its slots fill it best. m pages divided by k slots gives classes 3 % apart with slabs of 23 KiB on average. With slabs of 64 KiB for all,
+ * three times as much would lie in half-empty slabs, which a store of 16 MiB cannot afford.
  *
  * Slab i owns SLAB_SPAN_BYTES of *address space* at base + i * SLAB_SPAN_BYTES and uses the first pages of it. The rest is never touched
  * and costs nothing, so slabs of different lengths need no allocator of their own. A free slab keeps its pages for the next slab of the
