@@ -23,8 +23,8 @@
 
 enum { ENTRY_BYTES_SHIFT = 6, ENTRY_BYTES_MASK = 4095, ENTRY_SLAB_SHIFT = 18 };
 
-_Static_assert(SLAB_MAX_SLOTS <= 1 << ENTRY_BYTES_SHIFT, "a slot fits an entry");
-_Static_assert(PACK_MAX_BYTES <= ENTRY_BYTES_MASK, "a size fits an entry");
+_Static_assert((int)SLAB_MAX_SLOTS <= 1 << ENTRY_BYTES_SHIFT, "a slot fits an entry");
+_Static_assert((int)PACK_MAX_BYTES <= (int)ENTRY_BYTES_MASK, "a size fits an entry");
 
 static uint64_t entry_make(struct larder_slot slot, size_t bytes)
 {
