@@ -17,9 +17,10 @@ enum { BIN_FULL = SLAB_BINS, BIN_DRAINING, BIN_FREE };
 
 /*
  * Classes are 1/32 apart where the geometry allows it. A longer slab must fit better by 1/128, since a longer one also
- * holds more when it is half empty.
+ * holds more when it is half empty. A slab shorter than 4 pages would waste address space, and with it the kernel's page tables (8 bytes a page
+ * of the span, used or not); only slots so small that 64 of them are less get one.
  */
-enum { CLASS_STEP_DIVISOR = 32, LONGER_SLAB_GAIN_DIVISOR = 128 };
+enum { CLASS_STEP_DIVISOR = 32, LONGER_SLAB_GAIN_DIVISOR = 128, SLAB_LIKED_PAGES = 4 };
 
 /* Draining begins when more than 1/20 of the occupied space is holes: see the table in tests/test_pack.c. */
 enum { HOLES_DIVISOR = 20 };
@@ -32,24 +33,28 @@ enum { TRIM_BATCH = 32 };
 /* Few objects leave partly filled slabs in many classes: spare slabs beyond what max_objects fill. */
 enum { SPARE_SLABS = 16 * SLAB_CLASSES_MAX, MIN_SLABS = 1024 };
 
-static void gauge_add(_Atomic uint64_t *gauge, uint64_t delta)
-{
-	atomic_fetch_add_explicit(gauge, delta, memory_order_relaxed);
-}
-
 /* Classes */
+
+static uint32_t fewest_pages(uint32_t slot_bytes)
+{
+	uint32_t pages = SLAB_LIKED_PAGES;
+
+	while (pages > 1 && pages * SLAB_PAGE_BYTES / slot_bytes > SLAB_MAX_SLOTS)
+		pages--;
+	return pages;
+}
 
 static struct slab_class class_for(uint32_t slot_bytes)
 {
 	struct slab_class best = { 0 };
 	uint32_t best_bytes = UINT32_MAX; /* of slab for each object */
 
-	for (uint32_t pages = 1; pages <= SLAB_MAX_PAGES; pages++) {
+	for (uint32_t pages = fewest_pages(slot_bytes); pages <= SLAB_MAX_PAGES; pages++) {
 		uint32_t bytes = pages * SLAB_PAGE_BYTES, slots = bytes / slot_bytes;
 
 		if (slots > SLAB_MAX_SLOTS)
 			slots = SLAB_MAX_SLOTS;
-		if (slots == 0 || bytes / slots >= best_bytes - best_bytes / LONGER_SLAB_GAIN_DIVISOR)
+		if (bytes / slots >= best_bytes - best_bytes / LONGER_SLAB_GAIN_DIVISOR)
 			continue;
 		best_bytes = bytes / slots;
 		best = (struct slab_class){
@@ -411,11 +416,23 @@ void *slabs_map(size_t bytes)
 	return p;
 }
 
+/* The class with the fewest slots needs the most slabs. */
+static uint32_t fewest_slots(const struct larder_slabs *s)
+{
+	uint32_t fewest = SLAB_MAX_SLOTS;
+
+	for (uint32_t class = 0; class < s->classes_used; class++)
+		if (s->classes[class].slots < fewest)
+			fewest = s->classes[class].slots;
+	return fewest;
+}
+
 int slabs_open(struct larder_slabs *s, uint64_t max_objects)
 {
-	uint64_t most = max_objects / (SLAB_PAGE_BYTES * 7 / SLAB_SLOT_MAX_BYTES); /* slots in the largest class's slab */
+	uint64_t most;
 
 	make_classes(s);
+	most = max_objects / fewest_slots(s);
 	for (unsigned pages = 0; pages <= SLAB_MAX_PAGES; pages++)
 		s->free[pages] = SLAB_NONE;
 	s->max_slabs = most + most / HOLES_DIVISOR + SPARE_SLABS;

@@ -24,6 +24,7 @@
 
 #include "futex.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -79,8 +80,8 @@ struct larder_slabs {
 };
 
 /*
- * Prepare zeroed `s` for at least max_objects slots. Reserves address space for all of them in the largest class, or as much of it
- * as the process's limits grant.
+ * Prepare zeroed `s` for at least max_objects slots. Reserves address space for all of them in any one class, or as much of it as the
+ * process's limits grant.
  * returns  0 or -ENOMEM, in which case nothing is left mapped.
  */
 int slabs_open(struct larder_slabs *s, uint64_t max_objects);
@@ -117,6 +118,12 @@ void *slabs_map(size_t bytes);
 static inline uint32_t slabs_slot_bytes(const struct larder_slabs *s, uint32_t slab)
 {
 	return s->classes[s->table[slab].class].slot_bytes;
+}
+
+/* For the numbers that anybody may read without a lock. */
+static inline void gauge_add(_Atomic uint64_t *gauge, uint64_t delta)
+{
+	atomic_fetch_add_explicit(gauge, delta, memory_order_relaxed);
 }
 
 static inline char *slabs_address(const struct larder_slabs *s, struct larder_slot slot)

@@ -3,6 +3,7 @@
  */
 #include "store.h"
 
+#include "log.h"
 #include "sys.h"
 
 enum { PAGE_WORDS = LARDER_PAGE_BYTES / 8 };
@@ -89,6 +90,12 @@ static void fill(void *page, uint64_t word)
 		words[i] = word;
 }
 
+static struct store_tier *tier_of(struct larder_store *store, struct store_place place)
+{
+	larder_assert(place.tier >= STORE_TIER_FIRST && place.tier < STORE_TIER_FIRST + store->ntiers);
+	return &store->tiers[place.tier - STORE_TIER_FIRST];
+}
+
 static int put_in_tier(struct store_tier *tier, void *scratch, const void *page, uint64_t *handle)
 {
 	int err = tier->ops->put(tier->backend, scratch, page, handle);
@@ -120,13 +127,14 @@ int store_put(struct larder_store *store, void *scratch, const void *page, struc
 
 int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page)
 {
-	struct store_tier *tier = &store->tiers[place.tier - STORE_TIER_FIRST];
+	struct store_tier *tier;
 	int err;
 
 	if (place.tier == STORE_TIER_SAME) {
 		fill(page, place.handle);
 		return 0;
 	}
+	tier = tier_of(store, place);
 	err = tier->ops->get(tier->backend, scratch, place.handle, page);
 	count(err ? &tier->errors : &tier->gets);
 	return err;
@@ -134,12 +142,13 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 
 void store_drop(struct larder_store *store, struct store_place place)
 {
-	struct store_tier *tier = &store->tiers[place.tier - STORE_TIER_FIRST];
+	struct store_tier *tier;
 
 	if (place.tier == STORE_TIER_SAME) {
 		atomic_fetch_sub_explicit(&store->same_pages, 1, memory_order_relaxed);
 		return;
 	}
+	tier = tier_of(store, place);
 	tier->ops->drop(tier->backend, place.handle);
 	count(&tier->drops);
 }

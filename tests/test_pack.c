@@ -436,6 +436,24 @@ static void a_full_store_says_so_and_recovers(void **state)
 	shelf_close(&s);
 }
 
+/* The address space suffices whatever size all objects have. */
+static void there_is_room_for_max_objects_of_any_size(void **state)
+{
+	static const char object[PACK_MAX_BYTES];
+	enum { MANY = 30000 };
+	uint64_t handle;
+
+	(void)state;
+	for (size_t bytes = 200; bytes <= PACK_MAX_BYTES; bytes += 130) {
+		struct shelf s;
+
+		shelf_open(&s, MANY);
+		for (int i = 0; i < MANY; i++)
+			assert_int_equal(pack_put(s.pack, object, bytes, &handle), 0);
+		shelf_close(&s);
+	}
+}
+
 /* No slab left: the handle that the put had taken must come back. */
 static void without_slabs_a_put_stores_nothing(void **state)
 {
@@ -499,6 +517,7 @@ int main(void)
 		cmocka_unit_test_setup(compaction_moves_no_more_than_its_budget, start),
 		cmocka_unit_test_setup(an_emptied_store_gives_its_space_back, start),
 		cmocka_unit_test_setup(a_full_store_says_so_and_recovers, start),
+		cmocka_unit_test_setup(there_is_room_for_max_objects_of_any_size, start),
 		cmocka_unit_test_setup(without_slabs_a_put_stores_nothing, start),
 		cmocka_unit_test_setup(a_damaged_header_is_noticed, start),
 	};
