@@ -98,6 +98,7 @@ struct larder_stats {
 	uint64_t same_filled;	  /* of those, pages stored as one word */
 	uint64_t incompressible;  /* pages put back because no tier gains by them */
 	uint64_t move_busy;	  /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
+	uint64_t move_uncounted;  /* pages that UFFDIO_MOVE moved without saying so */
 	uint64_t unshared;	  /* pages that a fork had left shared, made movable again */
 	uint64_t purges;	  /* times the allocator was asked to give back what it holds free */
 	uint64_t discarded;	  /* pages dropped because the allocator or the program let them go */
