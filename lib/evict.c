@@ -193,13 +193,29 @@ size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned 
 	return staged;
 }
 
+/* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its content. */
+static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = page_word_staged(slot);
+
+	if (!page_acquire(page, &word, PAGE_RESTORING))
+		return;
+	region_count(&m->region, LARDER_PAGES_STAGED, -1);
+	release(m, index, PAGE_FRESH);
+}
+
 /* No tier takes a page: it goes back to where it came from. */
 static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, int err)
 {
+	uint32_t slot = page_slot(word);
+
 	if (err == -E2BIG)
 		STATS_ADD(incompressible, 1);
-	if (page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
-		restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED);
+	if (!page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
+		return;
+	if (restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED) == 0)
+		forget_unmapped(m, index, slot);
 }
 
 /* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
