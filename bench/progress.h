@@ -1,0 +1,20 @@
+/*
+ * Progress of a phase on standard error: one line that is rewritten on a terminal, a line every two seconds elsewhere.
+ */
+#ifndef BENCH_PROGRESS_H
+#define BENCH_PROGRESS_H
+
+#include <stdint.h>
+
+struct progress {
+	const char *phase, *unit;
+	double total;
+	uint64_t started_ns, shown_ns;
+};
+
+/* `phase` and `unit` must stay valid. */
+void progress_start(struct progress *p, const char *phase, const char *unit, double total);
+void progress_show(struct progress *p, double done);
+void progress_end(struct progress *p);
+
+#endif

@@ -1,0 +1,286 @@
+/*
+ * Many threads on one store: what is put comes back, while compaction moves it. Run it under ThreadSanitizer too: the second test
+ * reads objects in code that the sanitizer sees, where the first reads them in LZ4.
+ * LARDER_SEED=n gives each thread the same decisions again, LARDER_SECONDS=n runs longer.
+ */
+#include "pack.h"
+#include "store.h"
+
+#include "sys.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { WORDS = LARDER_PAGE_BYTES / 8, ITEMS = 6000, WORKERS = 4, COMPACT_BYTES = 64 << 10 };
+
+/* One object. Whoever sets `owned` may touch the rest: the page state of this test. */
+struct item {
+	_Atomic int owned;
+	int stored;
+	uint64_t seed;
+	struct store_place place;
+};
+
+/* What is tested: the store, or the pack under it. */
+struct keeper {
+	int (*put)(void *scratch, const struct item *item, struct store_place *place);
+	int (*verify)(void *scratch, const struct item *item); /* 0: it is what was put */
+	void (*drop)(const struct item *item);
+	uint64_t (*compact)(void);
+	uint64_t (*objects)(void);
+};
+
+static const struct keeper *keeper;
+static struct item items[ITEMS];
+static struct larder_store store;
+static struct larder_pack *pack;
+static _Atomic int stopping;
+static _Atomic uint64_t wrong, accepted, refused, given_bytes;
+static uint64_t seed;
+
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t x = *state += 0x9e3779b97f4a7c15u;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+	return x ^ x >> 31;
+}
+
+/* Same-filled, incompressible, and everything between. */
+static void make_page(uint64_t *page, uint64_t item_seed)
+{
+	uint64_t state = item_seed, kind = next_random(&state) % 16, noise = next_random(&state) % 40;
+
+	for (unsigned i = 0; i < WORDS; i++)
+		if (kind == 0)
+			page[i] = item_seed;
+		else if (kind == 1 || i % 64 < noise)
+			page[i] = next_random(&state);
+		else
+			page[i] = item_seed + i % 8;
+}
+
+static int keep_in_store(void *scratch, const struct item *item, struct store_place *place)
+{
+	uint64_t page[WORDS];
+
+	make_page(page, item->seed);
+	return store_put(&store, scratch, page, place);
+}
+
+static int verify_in_store(void *scratch, const struct item *item)
+{
+	uint64_t page[WORDS], expected[WORDS];
+
+	make_page(expected, item->seed);
+	return store_get(&store, scratch, item->place, page) || memcmp(page, expected, sizeof(page));
+}
+
+static void drop_from_store(const struct item *item)
+{
+	store_drop(&store, item->place);
+}
+
+static uint64_t compact_store(void)
+{
+	return store_compact(&store, COMPACT_BYTES);
+}
+
+static uint64_t objects_in_store(void)
+{
+	struct larder_tier_stats tiers[LARDER_TIERS_MAX];
+	uint64_t same_pages;
+
+	memset(tiers, 0, sizeof(tiers));
+	store_stats(&store, tiers, &same_pages);
+	return tiers[0].objects + same_pages;
+}
+
+static size_t size_of_object(uint64_t item_seed)
+{
+	return 1 + item_seed % PACK_MAX_BYTES;
+}
+
+static int keep_in_pack(void *scratch, const struct item *item, struct store_place *place)
+{
+	uint64_t page[WORDS];
+
+	(void)scratch;
+	make_page(page, item->seed);
+	return pack_put(pack, page, size_of_object(item->seed), &place->handle);
+}
+
+static int verify_in_pack(void *scratch, const struct item *item)
+{
+	uint64_t expected[WORDS];
+	size_t bytes;
+	const void *object = pack_pin(pack, item->place.handle, &bytes);
+	int differs;
+
+	(void)scratch;
+	if (!object)
+		return 1;
+	make_page(expected, item->seed);
+	differs = bytes != size_of_object(item->seed) || memcmp(object, expected, bytes);
+	pack_unpin(pack, item->place.handle);
+	return differs;
+}
+
+static void drop_from_pack(const struct item *item)
+{
+	pack_drop(pack, item->place.handle);
+}
+
+static uint64_t compact_pack(void)
+{
+	return pack_compact(pack, COMPACT_BYTES);
+}
+
+static uint64_t objects_in_pack(void)
+{
+	return pack_usage(pack).objects;
+}
+
+static const struct keeper the_store = { keep_in_store, verify_in_store, drop_from_store, compact_store, objects_in_store };
+static const struct keeper the_pack = { keep_in_pack, verify_in_pack, drop_from_pack, compact_pack, objects_in_pack };
+
+static void put_item(void *scratch, struct item *item, uint64_t item_seed)
+{
+	item->seed = item_seed;
+	item->stored = keeper->put(scratch, item, &item->place) == 0;
+	atomic_fetch_add_explicit(item->stored ? &accepted : &refused, 1, memory_order_relaxed);
+}
+
+static void drop_item(void *scratch, struct item *item)
+{
+	if (keeper->verify(scratch, item))
+		atomic_fetch_add(&wrong, 1);
+	keeper->drop(item);
+	item->stored = 0;
+}
+
+/* Waves of more puts, then of more drops, so that slabs fill and empty. */
+static void work_on(void *scratch, struct item *item, uint64_t random, uint64_t turn)
+{
+	uint64_t put_share = turn / 20000 % 2 ? 15 : 85;
+
+	if (!item->stored && random % 100 < put_share)
+		put_item(scratch, item, random);
+	else if (item->stored && random % 100 >= put_share)
+		drop_item(scratch, item);
+	else if (item->stored && keeper->verify(scratch, item))
+		atomic_fetch_add(&wrong, 1);
+}
+
+static void *worker(void *arg)
+{
+	uint64_t state = seed + (uintptr_t)arg * 1000003;
+	void *scratch = sys_map(64 << 10);
+
+	for (uint64_t turn = 0; !atomic_load_explicit(&stopping, memory_order_relaxed); turn++) {
+		uint64_t random = next_random(&state);
+		struct item *item = &items[random % ITEMS];
+
+		if (atomic_exchange_explicit(&item->owned, 1, memory_order_acquire))
+			continue;
+		work_on(scratch, item, next_random(&state), turn);
+		atomic_store_explicit(&item->owned, 0, memory_order_release);
+	}
+	sys_munmap(scratch, 64 << 10);
+	return NULL;
+}
+
+static void *compactor(void *arg)
+{
+	(void)arg;
+	while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
+		atomic_fetch_add(&given_bytes, keeper->compact());
+		keeper->objects();
+	}
+	return NULL;
+}
+
+static void drop_everything(void)
+{
+	void *scratch = sys_map(64 << 10);
+
+	for (unsigned i = 0; i < ITEMS; i++)
+		if (items[i].stored)
+			drop_item(scratch, &items[i]);
+	sys_munmap(scratch, 64 << 10);
+}
+
+static uint64_t seconds_to_run(void)
+{
+	const char *given = getenv("LARDER_SECONDS");
+
+	return given ? strtoull(given, NULL, 0) : 2;
+}
+
+static void torture(const struct keeper *what)
+{
+	pthread_t threads[WORKERS + 2];
+	uint64_t stored = 0;
+
+	keeper = what;
+	memset(items, 0, sizeof(items));
+	stopping = 0;
+	wrong = accepted = refused = given_bytes = 0;
+	for (uintptr_t i = 0; i < WORKERS + 2; i++) /* two that compact: the second finds the first at work */
+		assert_int_equal(pthread_create(&threads[i], NULL, i < WORKERS ? worker : compactor, (void *)i), 0);
+	sys_sleep_ns(seconds_to_run() * 1000000000u);
+	stopping = 1;
+	for (unsigned i = 0; i < WORKERS + 2; i++)
+		pthread_join(threads[i], NULL);
+	for (unsigned i = 0; i < ITEMS; i++)
+		stored += (uint64_t)items[i].stored;
+	print_message("  %lu puts, %lu refused, %lu left, %lu MiB given back\n", accepted, refused, stored, given_bytes >> 20);
+	assert_int_equal(keeper->objects(), stored);
+	drop_everything();
+	assert_int_equal(wrong, 0);
+	assert_int_equal(keeper->objects(), 0);
+	assert_true(accepted > 1000);
+	assert_true(given_bytes > 0);
+}
+
+static void pages_come_back_from_the_store_while_it_is_compacted(void **state)
+{
+	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4 };
+
+	(void)state;
+	memset(&store, 0, sizeof(store));
+	assert_int_equal(store_open(&store, tiers, 1, ITEMS), 0);
+	torture(&the_store);
+	store_close(&store);
+}
+
+static void objects_come_back_from_the_pack_while_it_is_compacted(void **state)
+{
+	(void)state;
+	pack = sys_map(sizeof(*pack));
+	assert_non_null(pack);
+	assert_int_equal(pack_open(pack, ITEMS), 0);
+	torture(&the_pack);
+	pack_close(pack);
+	sys_munmap(pack, sizeof(*pack));
+}
+
+int main(void)
+{
+	const char *given = getenv("LARDER_SEED");
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pages_come_back_from_the_store_while_it_is_compacted),
+		cmocka_unit_test(objects_come_back_from_the_pack_while_it_is_compacted),
+	};
+
+	seed = given ? strtoull(given, NULL, 0) : sys_now_ns();
+	print_message("LARDER_SEED=%lu\n", seed);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
