@@ -338,23 +338,39 @@ static void dropping_most_objects_leaves_it_dense(void **state)
 	}
 }
 
+/* Where each object is now. */
+static uint64_t *shelf_places(const struct shelf *s)
+{
+	uint64_t *places = malloc(s->n * sizeof(*places));
+
+	assert_non_null(places);
+	for (size_t i = 0; i < s->n; i++)
+		places[i] = atomic_load(&s->pack->entries[s->items[i].handle]);
+	return places;
+}
+
+static size_t shelf_moved(const struct shelf *s, const uint64_t *before)
+{
+	size_t moved = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		moved += atomic_load(&s->pack->entries[s->items[i].handle]) != before[i];
+	return moved;
+}
+
 static void compaction_moves_objects_and_keeps_handles(void **state)
 {
 	struct shelf s;
-	size_t moved = 0;
 	uint64_t *before;
+	size_t moved;
 
 	(void)state;
 	shelf_open(&s, 40000);
 	shelf_fill(&s, sizes_middling, SMALLEST_STORE_BYTES);
 	shelf_drop_share(&s, 0.6);
-	before = malloc(s.n * sizeof(*before));
-	assert_non_null(before);
-	for (size_t i = 0; i < s.n; i++)
-		before[i] = atomic_load(&s.pack->entries[s.items[i].handle]);
+	before = shelf_places(&s);
 	shelf_compact_all(&s);
-	for (size_t i = 0; i < s.n; i++)
-		moved += atomic_load(&s.pack->entries[s.items[i].handle]) != before[i];
+	moved = shelf_moved(&s, before);
 	print_message("  %zu of %zu objects moved\n", moved, s.n);
 	assert_true(moved > s.n / 10);
 	shelf_verify(&s);
@@ -365,20 +381,23 @@ static void compaction_moves_objects_and_keeps_handles(void **state)
 static void compaction_of_a_dense_store_moves_nothing(void **state)
 {
 	struct shelf s;
-	uint64_t before;
+	uint64_t *before;
 	struct timespec t0, t1;
 
 	(void)state;
 	shelf_open(&s, 40000);
-	shelf_fill(&s, sizes_middling, SMALLEST_STORE_BYTES);
+	shelf_fill(&s, sizes_middling, 2 * SMALLEST_STORE_BYTES);
 	shelf_compact_all(&s);
-	before = s.pack->slabs.hole_bytes;
+	shelf_drop_share(&s, 0.01);
+	before = shelf_places(&s);
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	for (int i = 0; i < 1000; i++)
-		assert_int_equal(pack_compact(s.pack, COMPACT_BYTES), 0);
+		pack_compact(s.pack, COMPACT_BYTES);
 	clock_gettime(CLOCK_MONOTONIC, &t1);
-	assert_int_equal(s.pack->slabs.hole_bytes, before);
-	print_message("  %.0f ns\n", (double)(t1.tv_sec - t0.tv_sec) * 1e6 + (double)(t1.tv_nsec - t0.tv_nsec) / 1000);
+	print_message("  a call takes %.0f ns\n",
+		      (double)(t1.tv_sec - t0.tv_sec) * 1e6 + (double)(t1.tv_nsec - t0.tv_nsec) / 1000);
+	assert_int_equal(shelf_moved(&s, before), 0);
+	free(before);
 	shelf_close(&s);
 }
 
@@ -391,12 +410,14 @@ static void compaction_moves_no_more_than_its_budget(void **state)
 	shelf_open(&s, 40000);
 	shelf_fill(&s, sizes_middling, SMALLEST_STORE_BYTES);
 	shelf_drop_share(&s, 0.5);
+	before = s.pack->slabs.hole_bytes;
 	pack_compact(s.pack, 0); /* free slabs go, nothing moves */
+	assert_int_equal(s.pack->slabs.hole_bytes, before);
 	before = pack_usage(s.pack).occupied_bytes;
 	freed = pack_compact(s.pack, 64 << 10);
 	assert_int_equal(pack_usage(s.pack).occupied_bytes, before - freed);
 	print_message("  64 KiB moved freed %lu KiB\n", freed >> 10);
-	assert_true(freed <= 1 << 20);
+	assert_true(freed > 0 && freed <= 1 << 20);
 	shelf_close(&s);
 }
 
@@ -490,6 +511,7 @@ static void a_damaged_header_is_noticed(void **state)
 	*header ^= 1;
 	assert_null(pack_pin(s.pack, s.items[0].handle, &bytes));
 	assert_null(pack_pin(s.pack, 7, &bytes)); /* never given out */
+	assert_null(pack_pin(s.pack, (uint64_t)1 << 40, &bytes)); /* beyond the table */
 	assert_null(pack_pin(s.pack, UINT64_MAX, &bytes));
 	*header ^= 1;
 	shelf_verify(&s);

@@ -1,7 +1,7 @@
 /*
  * Many threads on one store: what is put comes back, while compaction moves it. Run it under ThreadSanitizer too: the second test
  * reads objects in code that the sanitizer sees, where the first reads them in LZ4.
- * LARDER_SEED=n gives each thread the same decisions again, LARDER_SECONDS=n runs longer.
+ * LARDER_SEED=n gives each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
  */
 #include "pack.h"
 #include "store.h"
@@ -17,7 +17,9 @@
 
 #include <cmocka.h>
 
-enum { WORDS = LARDER_PAGE_BYTES / 8, ITEMS = 6000, WORKERS = 4, COMPACT_BYTES = 64 << 10 };
+enum { WORDS = LARDER_PAGE_BYTES / 8, ITEMS = 3000, WORKERS = 4, COMPACTORS = 2, COMPACT_BYTES = 64 << 10, COMPACT_PAUSE_NS = 20000 };
+enum { KEPT_BYTES = 64 << 10 }; /* free slabs that the pack keeps */
+enum { TURNS = 60000, WAVE_TURNS = 2500 };
 
 /* One object. Whoever sets `owned` may touch the rest: the page state of this test. */
 struct item {
@@ -34,6 +36,7 @@ struct keeper {
 	void (*drop)(const struct item *item);
 	uint64_t (*compact)(void);
 	uint64_t (*objects)(void);
+	uint64_t (*occupied_bytes)(void);
 };
 
 static const struct keeper *keeper;
@@ -42,7 +45,7 @@ static struct larder_store store;
 static struct larder_pack *pack;
 static _Atomic int stopping;
 static _Atomic uint64_t wrong, accepted, refused, given_bytes;
-static uint64_t seed;
+static uint64_t seed, turns;
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -103,6 +106,14 @@ static uint64_t objects_in_store(void)
 	return tiers[0].objects + same_pages;
 }
 
+static uint64_t bytes_of_store(void)
+{
+	struct larder_backend_usage usage;
+
+	store.tiers[0].ops->usage(store.tiers[0].backend, &usage);
+	return usage.occupied_bytes;
+}
+
 static size_t size_of_object(uint64_t item_seed)
 {
 	return 1 + item_seed % PACK_MAX_BYTES;
@@ -148,8 +159,15 @@ static uint64_t objects_in_pack(void)
 	return pack_usage(pack).objects;
 }
 
-static const struct keeper the_store = { keep_in_store, verify_in_store, drop_from_store, compact_store, objects_in_store };
-static const struct keeper the_pack = { keep_in_pack, verify_in_pack, drop_from_pack, compact_pack, objects_in_pack };
+static uint64_t bytes_of_pack(void)
+{
+	return pack_usage(pack).occupied_bytes;
+}
+
+static const struct keeper the_store = { keep_in_store,	   verify_in_store,  drop_from_store,
+					 compact_store, objects_in_store, bytes_of_store };
+static const struct keeper the_pack = { keep_in_pack,  verify_in_pack,  drop_from_pack,
+					compact_pack, objects_in_pack, bytes_of_pack };
 
 static void put_item(void *scratch, struct item *item, uint64_t item_seed)
 {
@@ -169,7 +187,7 @@ static void drop_item(void *scratch, struct item *item)
 /* Waves of more puts, then of more drops, so that slabs fill and empty. */
 static void work_on(void *scratch, struct item *item, uint64_t random, uint64_t turn)
 {
-	uint64_t put_share = turn / 20000 % 2 ? 15 : 85;
+	uint64_t put_share = turn / WAVE_TURNS % 2 ? 15 : 85;
 
 	if (!item->stored && random % 100 < put_share)
 		put_item(scratch, item, random);
@@ -184,7 +202,7 @@ static void *worker(void *arg)
 	uint64_t state = seed + (uintptr_t)arg * 1000003;
 	void *scratch = sys_map(64 << 10);
 
-	for (uint64_t turn = 0; !atomic_load_explicit(&stopping, memory_order_relaxed); turn++) {
+	for (uint64_t turn = 0; turn < turns; turn++) {
 		uint64_t random = next_random(&state);
 		struct item *item = &items[random % ITEMS];
 
@@ -203,6 +221,7 @@ static void *compactor(void *arg)
 	while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
 		atomic_fetch_add(&given_bytes, keeper->compact());
 		keeper->objects();
+		sys_sleep_ns(COMPACT_PAUSE_NS);
 	}
 	return NULL;
 }
@@ -217,28 +236,21 @@ static void drop_everything(void)
 	sys_munmap(scratch, 64 << 10);
 }
 
-static uint64_t seconds_to_run(void)
-{
-	const char *given = getenv("LARDER_SECONDS");
-
-	return given ? strtoull(given, NULL, 0) : 2;
-}
-
 static void torture(const struct keeper *what)
 {
-	pthread_t threads[WORKERS + 2];
+	pthread_t threads[WORKERS + COMPACTORS];
 	uint64_t stored = 0;
 
 	keeper = what;
 	memset(items, 0, sizeof(items));
 	stopping = 0;
 	wrong = accepted = refused = given_bytes = 0;
-	for (uintptr_t i = 0; i < WORKERS + 2; i++) /* two that compact: the second finds the first at work */
+	for (uintptr_t i = 0; i < WORKERS + COMPACTORS; i++) /* a second compactor finds the first at work */
 		assert_int_equal(pthread_create(&threads[i], NULL, i < WORKERS ? worker : compactor, (void *)i), 0);
-	sys_sleep_ns(seconds_to_run() * 1000000000u);
-	stopping = 1;
-	for (unsigned i = 0; i < WORKERS + 2; i++)
+	for (unsigned i = 0; i < WORKERS + COMPACTORS; i++) {
+		stopping = i >= WORKERS;
 		pthread_join(threads[i], NULL);
+	}
 	for (unsigned i = 0; i < ITEMS; i++)
 		stored += (uint64_t)items[i].stored;
 	print_message("  %lu puts, %lu refused, %lu left, %lu MiB given back\n", accepted, refused, stored, given_bytes >> 20);
@@ -246,6 +258,8 @@ static void torture(const struct keeper *what)
 	drop_everything();
 	assert_int_equal(wrong, 0);
 	assert_int_equal(keeper->objects(), 0);
+	keeper->compact();
+	assert_true(keeper->occupied_bytes() <= KEPT_BYTES); /* no slot has leaked */
 	assert_true(accepted > 1000);
 	assert_true(given_bytes > 0);
 }
@@ -274,13 +288,14 @@ static void objects_come_back_from_the_pack_while_it_is_compacted(void **state)
 
 int main(void)
 {
-	const char *given = getenv("LARDER_SEED");
+	const char *given = getenv("LARDER_SEED"), *given_turns = getenv("LARDER_TURNS");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pages_come_back_from_the_store_while_it_is_compacted),
 		cmocka_unit_test(objects_come_back_from_the_pack_while_it_is_compacted),
 	};
 
 	seed = given ? strtoull(given, NULL, 0) : sys_now_ns();
+	turns = given_turns ? strtoull(given_turns, NULL, 0) : TURNS;
 	print_message("LARDER_SEED=%lu\n", seed);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
