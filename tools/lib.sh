@@ -18,7 +18,10 @@ fail() {
 
 # Run a command; when it fails, name it and stop.
 run() {
-	"$@" || fail "$(printf '%q ' "$@")(exit status $?)"
+	local status
+	"$@"
+	status=$?
+	[ "$status" = 0 ] || fail "$(printf '%q ' "$@")(exit status $status)"
 }
 
 # Run a command whose output matters only when it fails.
