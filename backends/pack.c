@@ -266,6 +266,3 @@ struct pack_usage pack_usage(const struct larder_pack *p)
 		.metadata_bytes = table + slabs_metadata_bytes(&p->slabs) + sizeof(*p),
 	};
 }
-
-/* The slabs are a file of their own to read; the build lists this one. Remove the line when it lists slab.c. */
-#include "slab.c"

@@ -51,9 +51,31 @@ static void unshare(struct larder_memory *m, size_t first, size_t n)
 		STATS_ADD(unshared, n);
 }
 
+/*
+ * Pages that the kernel moved without counting them. From Linux 6.18 on, when UFFDIO_MOVE has to try a page again (EAGAIN inside), the batch
+ * that then succeeds is not counted; it is tried a third time and found in its place: EEXIST. (mm/userfaultfd.c, move_pages():
+ * `err` keeps its old value when move_pages_ptes() succeeds.) Slots at the head were empty, so those that are not any more hold our pages.
+ * Returns how many of the n slots at the head are filled.
+ */
+static size_t moved_uncounted(const struct larder_memory *m, size_t n)
+{
+	const uint64_t present_or_swapped = (uint64_t)3 << 62;
+	uint64_t entries[EVICT_BATCH];
+	uintptr_t slot = (uintptr_t)staging_address(&m->staging, staging_slot(m->staging.head));
+	long bytes = sys_call6(SYS_pread64, m->pagemap, (long)entries, (long)(n * sizeof(*entries)),
+			       (long)(slot / PAGE_BYTES * sizeof(*entries)), 0, 0);
+	size_t read = bytes > 0 ? (size_t)bytes / sizeof(*entries) : 0, filled = 0;
+
+	while (filled < read && entries[filled] & present_or_swapped)
+		filled++;
+	return filled;
+}
+
 /* UFFDIO_MOVE refused the first of n owned pages. Releases at least that one; returns how many. */
 static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long err)
 {
+	size_t settled;
+
 	switch (err) {
 	case -EBUSY:
 		STATS_ADD(move_busy, n);
@@ -69,7 +91,12 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 		for (;;)
 			sys_sleep_ns(1000000000);
 	case -EEXIST:
-		log_panic("a staging slot that should be empty is not", staging_slot(m->staging.head));
+		settled = moved_uncounted(m, n);
+		if (settled == 0)
+			log_panic("the kernel says that an empty staging slot is not empty", staging_slot(m->staging.head));
+		STATS_ADD(move_uncounted, settled);
+		moved_out(m, first, settled);
+		return settled;
 	default: /* EINVAL: mlocked or protected memory; ENOMEM: no page tables; EFAULT */
 		release(m, first, page_word_resident(CREDIT_UNMOVABLE));
 		return 1;
@@ -166,13 +193,29 @@ size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned 
 	return staged;
 }
 
+/* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its content. */
+static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = page_word_staged(slot);
+
+	if (!page_acquire(page, &word, PAGE_RESTORING))
+		return;
+	region_count(&m->region, LARDER_PAGES_STAGED, -1);
+	release(m, index, PAGE_FRESH);
+}
+
 /* No tier takes a page: it goes back to where it came from. */
 static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, int err)
 {
+	uint32_t slot = page_slot(word);
+
 	if (err == -E2BIG)
 		STATS_ADD(incompressible, 1);
-	if (page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
-		restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED);
+	if (!page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
+		return;
+	if (restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED) == 0)
+		forget_unmapped(m, index, slot);
 }
 
 /* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
@@ -209,18 +252,24 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uin
 	return 0;
 }
 
-/* A handler may still be copying out of the slot. */
-static void wait_for_readers(struct larder_memory *m, uint32_t slot)
+/*
+ * Write out one slot, until nothing needs it any more. A handler may be copying out of it; one that does not succeed leaves the page staged
+ * (restore.h), and then it is written after all.
+ */
+static size_t settle_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
 {
 	const struct larder_page *page = &m->region.pages[m->staging.owner[slot]];
+	size_t evicted = 0;
 	unsigned spins = 0;
 
 	for (;;) {
 		uint64_t word = page_load(page);
 
-		if (page_state(word) != PAGE_RESTORING || page_slot(word) != slot)
-			return;
-		if (++spins > RESTORE_SPINS)
+		if (word == page_word_staged(slot))
+			evicted += write_slot(m, w, slot);
+		else if (page_state(word) != PAGE_RESTORING || page_slot(word) != slot)
+			return evicted;
+		else if (++spins > RESTORE_SPINS)
 			sys_sleep_ns(RESTORE_POLL_NS);
 	}
 }
@@ -239,7 +288,7 @@ size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w)
 	for (uint32_t slot = first; slot < first + n; slot++)
 		evicted += write_slot(m, w, slot);
 	for (uint32_t slot = first; slot < first + n; slot++)
-		wait_for_readers(m, slot);
+		evicted += settle_slot(m, w, slot);
 	sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
 	s->tail += n;
 	staging_publish(s);

@@ -8,11 +8,14 @@
 #include "stats.h"
 
 /*
- * Watermarks in parts of the limit: high is 1/50 below it and low another 1/50 below that, so that steady state stays under the
- * limit with room for one batch, and staging plus batch sizes (MiB) fit between them for limits that matter.
- * Faults are put off at 1/50 above.
+ * Watermarks in parts of the limit: high is 1/100 below it and low another 1/100 below that. Close to the limit, because what is left free
+ * comes off the resident pages, which are few when much is compressed (at a limit of 50 % and a ratio of 2.7, one MB less to use is
+ * 1.7 MB less resident); and far enough apart for a batch, at limits that matter. Faults are put off at 1/100 above.
  */
-enum { WATERMARK_DIVISOR = 50 };
+enum { WATERMARK_DIVISOR = 100 };
+
+/* The rest of the process counts beyond 1/25 of the limit, and 1/8 at most; so RSS stays below the limit + 4 % while the rest is small. */
+enum { REST_GRACE_DIVISOR = 25, REST_MOST_DIVISOR = 8 };
 
 /* An allocation waits in slices, and no longer than this altogether: then the program goes on above its limit. */
 #define ADMIT_SLICE_NS 2000000u
@@ -23,7 +26,8 @@ uint64_t pressure_metadata_bytes(const struct larder_memory *m)
 	return m->pressure.fixed_bytes + region_metadata_bytes(&m->region);
 }
 
-uint64_t pressure_usage_bytes(const struct larder_memory *m)
+/* What Larder makes the process cost. */
+static uint64_t managed_bytes(const struct larder_memory *m)
 {
 	uint64_t pages = (uint64_t)region_counted(&m->region, LARDER_PAGES_UNTRACKED) +
 			 (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) +
@@ -51,6 +55,47 @@ static uint64_t limit_bytes(const struct larder_memory *m)
 		return limit > LARDER_LIMIT_MIN_BYTES ? limit : LARDER_LIMIT_MIN_BYTES;
 	}
 	return limit ? limit : UINT64_MAX;
+}
+
+/* How much of the rest of the process counts: see pressure.h. */
+static uint64_t counted_rest_bytes(const struct larder_memory *m, uint64_t limit)
+{
+	uint64_t rest = atomic_load_explicit(&m->pressure.other_bytes, memory_order_relaxed);
+	uint64_t grace = limit / REST_GRACE_DIVISOR, most = limit / REST_MOST_DIVISOR;
+
+	rest = rest > grace ? rest - grace : 0;
+	return rest < most ? rest : most;
+}
+
+uint64_t pressure_usage_bytes(const struct larder_memory *m)
+{
+	return managed_bytes(m) + counted_rest_bytes(m, limit_bytes(m));
+}
+
+/* The second number of /proc/self/statm: resident pages of the process. 0 when it cannot be read. */
+static uint64_t resident_pages(int statm)
+{
+	char text[64];
+	long n = sys_call6(SYS_pread64, statm, (long)text, sizeof(text), 0, 0, 0);
+	uint64_t pages = 0;
+	long i = 0;
+
+	while (i < n && text[i] != ' ')
+		i++;
+	for (i++; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+		pages = pages * 10 + (uint64_t)(text[i] - '0');
+	return pages;
+}
+
+void pressure_measure_rest(struct larder_memory *m)
+{
+	uint64_t rss, managed = managed_bytes(m);
+
+	/* Memory that is not watched yet counts in full, resident or not, so there is no telling what the rest is. */
+	if (region_counted(&m->region, LARDER_PAGES_UNTRACKED) > 0)
+		return;
+	rss = resident_pages(m->pressure.statm) * PAGE_BYTES;
+	atomic_store_explicit(&m->pressure.other_bytes, rss > managed ? rss - managed : 0, memory_order_relaxed);
 }
 
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m)
@@ -132,6 +177,7 @@ void pressure_publish(const struct larder_memory *m, struct larder_stats *to)
 	set(&to->high_bytes, has_limit(m) ? w.high_bytes : 0);
 	set(&to->low_bytes, has_limit(m) ? w.low_bytes : 0);
 	set(&to->metadata_bytes, pressure_metadata_bytes(m));
+	set(&to->other_bytes, atomic_load_explicit(&m->pressure.other_bytes, memory_order_relaxed));
 	if (usage > to->peak_usage_bytes)
 		set(&to->peak_usage_bytes, usage);
 	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)

@@ -1,8 +1,10 @@
 /*
  * Pressure: what Larder makes the process cost, the limit on it, and who waits for whom.
  *
- * The cost counts pages that are resident or may be (unwatched), staging slots, the tiers' RAM and all tables. Reclaim starts when
- * it passes the high watermark and stops at the low one. Two things keep a fast program from running away from reclaim:
+ * The cost counts pages that are resident or may be (unwatched), staging slots, the tiers' RAM and all tables; and of the rest of the
+ * process's RSS (its text, stacks, what jemalloc had before us) what exceeds 4 % of the limit, up to 1/8 of it. So a limit means what ps(1)
+ * shows, within 5 %. Beyond that share the rest is the program's own affair: no heap, however small, could make up for it. Reclaim starts when the cost passes the high
+ * watermark and stops at the low one. Two things keep a fast program from running away from reclaim:
  *  - extent allocation waits while the cost is above the limit (pressure_admit);
  *  - faults that would add a page are put off while the cost is well above it: the handler leaves the fault unanswered and reclaim
  *    wakes the region when there is room again (pressure_should_put_off, `put_off`).
@@ -26,6 +28,9 @@ struct larder_pressure {
 	uint64_t limit_bytes;  /* 0 = none, or see limit_percent */
 	unsigned limit_percent; /* 0 = none */
 	uint64_t fixed_bytes;  /* stacks, scratch and tables that do not grow */
+	int statm;	       /* /proc/self/statm, in the internal threads' descriptor table */
+
+	_Atomic uint64_t other_bytes; /* the rest of the process's RSS, as last measured by the reclaim thread */
 
 	struct larder_event wanted;   /* posted to the reclaim thread: look again */
 	_Atomic uint32_t asleep;      /* 1 while the reclaim thread waits on `wanted` */
@@ -41,6 +46,9 @@ struct larder_watermarks {
 };
 
 uint64_t pressure_usage_bytes(const struct larder_memory *m);
+/* Measure the rest of the process's RSS. Reclaim thread. */
+void pressure_measure_rest(struct larder_memory *m);
+
 uint64_t pressure_metadata_bytes(const struct larder_memory *m);
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m);
 

@@ -18,8 +18,8 @@
  */
 enum { IDLE_TURNS_MAX = 5 };
 
-/* Staging holds 1/32 of the limit: long enough to tell hot from cold, small enough not to matter. */
-enum { STAGING_LIMIT_DIVISOR = 32, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
+/* Staging holds 1/64 of the limit: long enough to tell hot from cold, small enough not to matter. */
+enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
 
 /* What stays resident however small the limit: a program that faults on every access does no work. */
 enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 16 };
@@ -184,6 +184,7 @@ static void reclaim_to_low(struct larder_reclaim *r)
 		return;
 	}
 	watch_all(m);
+	pressure_measure_rest(m);
 	if (pressure_usage_bytes(m) > w.high_bytes)
 		purge_allocator(r);
 	r->idle_turns = 0;

@@ -31,6 +31,9 @@ static int open_descriptors(struct larder_service *s)
 	m->pagemap = (int)sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (m->pagemap < 0)
 		return m->pagemap;
+	m->pressure.statm = (int)sys_open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	if (m->pressure.statm < 0)
+		return m->pressure.statm;
 	err = uffd_register(m->uffd, m->staging.base, (size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
 	if (err < 0)
 		return (int)err;

@@ -84,7 +84,8 @@ struct worker {
 	uint64_t operations, mismatches;
 };
 
-static _Atomic int stop;
+static _Atomic int stop; /* 1: come to rest; 2: free everything and end */
+static _Atomic unsigned at_rest; /* workers that did */
 
 /* splitmix64 (Steele, Lea, Flood, 2014) */
 static uint64_t mix(uint64_t x)
@@ -248,6 +249,11 @@ static void *work(void *arg)
 		operate(w);
 	for (size_t i = 0; i < w->nblocks; i++)
 		verify(w, &w->blocks[i], 0, w->blocks[i].words);
+	atomic_fetch_add(&at_rest, 1);
+	while (atomic_load(&stop) == 1) /* the heap stays for check_service() to look at */
+		usleep(10000);
+	while (w->nblocks)
+		drop_block(w, &w->blocks[0]);
 	return NULL;
 }
 
@@ -401,13 +407,17 @@ int main(int argc, char **argv)
 	}
 	sleep(options.seconds);
 	atomic_store(&stop, 1);
+	while (atomic_load(&at_rest) < options.threads)
+		usleep(10000);
+	err = check_service(rss_before);
+	atomic_store(&stop, 2);
 	for (unsigned i = 0; i < options.threads; i++) {
 		pthread_join(workers[i].thread, NULL);
 		operations += workers[i].operations;
 		mismatches += workers[i].mismatches;
+		free(workers[i].blocks);
 	}
 	printf("stress: %" PRIu64 " operations, %" PRIu64 " mismatches\n", operations, mismatches);
-	err = check_service(rss_before);
 #ifdef IN_PROCESS
 	process_check();
 #endif

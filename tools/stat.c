@@ -171,11 +171,13 @@ static const struct {
 	size_t offset;
 } fields[] = {
 	FIELD(limit_bytes),	 FIELD(low_bytes),	FIELD(high_bytes),	 FIELD(usage_bytes),
-	FIELD(peak_usage_bytes), FIELD(metadata_bytes), FIELD(reserved_bytes),	 FIELD(allocated_bytes),
+	FIELD(peak_usage_bytes), FIELD(metadata_bytes), FIELD(other_bytes),	 FIELD(reserved_bytes),
+		 FIELD(allocated_bytes),
 	FIELD(faults),		 FIELD(faults_zero),	FIELD(faults_staged),	 FIELD(faults_stored),
 	FIELD(faults_raced),	 FIELD(faults_throttled), FIELD(fault_around),	 FIELD(refaults),
 	FIELD(staged),		 FIELD(evictions),	FIELD(same_filled),	 FIELD(incompressible),
-	FIELD(move_busy),	 FIELD(unshared),	FIELD(purges),		 FIELD(discarded),
+	FIELD(move_busy),	 FIELD(move_uncounted), FIELD(unshared),	 FIELD(purges),
+	FIELD(discarded),
 	FIELD(adopted),		 FIELD(pressure_waits), FIELD(pressure_wait_ns), FIELD(limit_unmet_events),
 	FIELD(forks),		 FIELD(reclaim_ns),
 };
@@ -270,7 +272,8 @@ static void print_limit(const struct larder_stats *s)
 		printf("limit      %10.1f MiB%s\n", mib(s->limit_bytes), s->limit_unmet ? ", UNMET: nothing more to reclaim" : "");
 	printf("usage      %10.1f MiB (peak %.1f; reclaim above %.1f down to %.1f)\n", mib(s->usage_bytes), mib(s->peak_usage_bytes),
 	       mib(s->high_bytes), mib(s->low_bytes));
-	printf("tables     %10.1f MiB\n\n", mib(s->metadata_bytes));
+	printf("tables     %10.1f MiB\n", mib(s->metadata_bytes));
+	printf("other      %10.1f MiB of the process (text, stacks, memory of its own)\n\n", mib(s->other_bytes));
 }
 
 static void print_pages(const struct larder_stats *s)

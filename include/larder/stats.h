@@ -74,7 +74,8 @@ struct larder_stats {
 	uint32_t limit_percent; /* when the limit was given as N%; else 0 */
 	uint32_t limit_unmet;	/* 1 while the limit cannot be held (nothing more can be reclaimed) */
 	uint64_t low_bytes, high_bytes; /* reclaim starts above high and stops at low */
-	uint64_t usage_bytes;	 /* what counts against the limit: resident + staged + tiers + metadata */
+	uint64_t usage_bytes;	 /* what counts against the limit: untracked + resident + staged + tiers + metadata, and other */
+	uint64_t other_bytes;	 /* the rest of the process's RSS when last measured; what exceeds 4 % of the limit counts, up to 1/8 */
 	uint64_t peak_usage_bytes;
 	uint64_t metadata_bytes; /* page table, staging table, stacks, this page; without the tiers' */
 	uint64_t reserved_bytes; /* address space of the region */
@@ -98,6 +99,7 @@ struct larder_stats {
 	uint64_t same_filled;	  /* of those, pages stored as one word */
 	uint64_t incompressible;  /* pages put back because no tier gains by them */
 	uint64_t move_busy;	  /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
+	uint64_t move_uncounted;  /* pages that UFFDIO_MOVE moved without saying so */
 	uint64_t unshared;	  /* pages that a fork had left shared, made movable again */
 	uint64_t purges;	  /* times the allocator was asked to give back what it holds free */
 	uint64_t discarded;	  /* pages dropped because the allocator or the program let them go */

@@ -1,0 +1,190 @@
+#!/bin/bash
+# Unmodified programs under larder run: they notice nothing, and leave nothing behind.
+#   transparent.sh LARDER STRESS CC
+set -u
+larder=$1
+stress=$2
+cc=$3
+dir=$(mktemp -d)
+failures=0
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$dir"' EXIT
+
+check() {
+	if "${@:2}"; then
+		echo "ok: $1"
+	else
+		echo "FAILED: $1" >&2
+		failures=$((failures + 1))
+	fi
+}
+
+compile() {
+	"$cc" -O1 -pthread -o "$dir/$1" -x c - || exit 1
+}
+
+leftovers() {
+	ls -A /dev/shm "$dir/tmp"
+	ls /tmp | grep -i larder
+	ipcs -m -s -q 2>/dev/null
+}
+
+killing_leaves_nothing_behind() {
+	local before after i
+	mkdir -p "$dir/tmp"
+	before=$(leftovers)
+	for i in 1 2 3; do
+		TMPDIR=$dir/tmp "$larder" run --limit 32M "$stress" --heap 128 --seconds 60 >/dev/null &
+		sleep 0."$i"5
+		kill -9 $! || return 1 # it must have been alive
+		wait $! 2>/dev/null
+	done
+	after=$(leftovers)
+	[ "$before" = "$after" ] || { diff <(echo "$before") <(echo "$after"); return 1; }
+}
+
+compile descriptors <<'C'
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+	int n = 0;
+	while ((e = readdir(d)))
+		n += e->d_name[0] != '.' && atoi(e->d_name) != dirfd(d) && atoi(e->d_name) > 2;
+	closedir(d);
+	close_range(3, ~0u, 0);
+	/* and everything still works: a heap of several times the limit, after all descriptors are gone */
+	char *p[160];
+	for (int i = 0; i < 160; i++)
+		memset(p[i] = malloc(1 << 20), i, 1 << 20);
+	for (int i = 0; i < 160; i++)
+		for (int j = 0; j < 1 << 20; j += 512)
+			if (p[i][j] != (char)i)
+				return 2;
+	printf("%d\n", n);
+	return 0;
+}
+C
+the_program_has_no_descriptor_of_ours() {
+	local plain managed
+	plain=$("$dir/descriptors")
+	managed=$("$larder" run --limit 32M "$dir/descriptors") && [ "$plain" = "$managed" ]
+}
+
+compile last_thread <<'C'
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *work(void *p) { usleep(200000); free(malloc(1000)); return NULL; }
+int main(void)
+{
+	pthread_t t;
+	pthread_create(&t, NULL, work, NULL);
+	pthread_exit(NULL);
+}
+C
+a_program_ends_when_its_last_thread_ends() {
+	timeout -s KILL 20 "$larder" run --limit 32M "$dir/last_thread"
+}
+
+compile forks <<'C'
+#define _GNU_SOURCE
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+enum { N = 96 };
+static char *p[N];
+static int good(void)
+{
+	for (int i = 0; i < N; i++)
+		for (int j = 0; j < 1 << 20; j += 64)
+			if (p[i][j] != (char)(i + 1) || *(int *)(p[i] + j + 4) != j)
+				return 0;
+	return 1;
+}
+static int reap(pid_t pid) { int s; waitpid(pid, &s, 0); return s == 0; }
+int main(void)
+{
+	pid_t pid;
+	char *argv[] = { "true", NULL };
+	for (int i = 0; i < N; i++) {
+		p[i] = malloc(1 << 20);
+		for (int j = 0; j < 1 << 20; j += 64)
+			p[i][j] = i + 1, *(int *)(p[i] + j + 4) = j;
+	}
+	for (int round = 0; round < 3; round++) {
+		if ((pid = fork()) == 0)
+			_exit(!good());
+		if (!reap(pid))
+			return 1;
+		if ((pid = _Fork()) == 0)
+			_exit(!good());
+		if (!reap(pid))
+			return 2;
+		if ((pid = vfork()) == 0)
+			_exit(p[round][64] != (char)(round + 1));
+		if (!reap(pid))
+			return 3;
+		if (system("true") != 0 || posix_spawnp(&pid, "true", NULL, NULL, argv, NULL) != 0 || !reap(pid))
+			return 4;
+		if (!good())
+			return 5;
+	}
+	return 0;
+}
+C
+forked_children_see_the_memory_of_the_fork() {
+	timeout -s KILL 120 "$larder" run --limit 32M "$dir/forks"
+}
+
+signals_go_to_the_program() {
+	local status
+	"$larder" run --limit 32M sh -c 'trap "exit 3" TERM; while :; do sleep 0.05; done' &
+	sleep 0.3
+	kill -TERM $!
+	wait $!
+	status=$?
+	[ "$status" = 3 ]
+}
+
+the_log_goes_where_it_should() {
+	# Random bytes do not compress, so the limit cannot be met and the log must say so.
+	timeout -s KILL 60 "$larder" run --limit 16M --log "$dir/log" -- \
+		sh -c 'head -c 60000000 /dev/urandom | sort -S 200M -z >/dev/null; exec head -c 100000000 /dev/urandom | tail -c 80000000 >/dev/null' 2>"$dir/err"
+	[ ! -s "$dir/err" ] && grep -q "cannot be met" "$dir/log"
+}
+
+redis_counts_its_memory() {
+	local socket=$dir/redis.sock
+	"$larder" run --limit 64M -- redis-server --port 0 --unixsocket "$socket" --save '' --dir "$dir" >"$dir/redis.log" &
+	for _ in $(seq 50); do
+		redis-cli -s "$socket" ping >/dev/null 2>&1 && break
+		sleep 0.1
+	done
+	redis-cli -s "$socket" eval 'for i=1,200000 do redis.call("SET", "k"..i, string.rep(tostring(i), 80)) end' 0 >/dev/null
+	redis-cli -s "$socket" memory stats >"$dir/stats"
+	redis-cli -s "$socket" memory purge >>"$dir/stats"
+	"$larder" stat "$!" >>"$dir/stats"
+	grep -q allocator.active "$dir/stats" && grep -q OK "$dir/stats" && grep -q '^evictions *[1-9]' "$dir/stats"
+	local status=$?
+	redis-cli -s "$socket" shutdown nosave
+	wait $!
+	return "$status"
+}
+
+check "killing the process leaves nothing behind" killing_leaves_nothing_behind
+check "the program has no descriptor of ours, and closing all of them loses nothing" the_program_has_no_descriptor_of_ours
+check "a program ends when its last thread ends" a_program_ends_when_its_last_thread_ends
+check "forked children see the memory of the fork" forked_children_see_the_memory_of_the_fork
+check "signals go to the program" signals_go_to_the_program
+check "the log goes where it should" the_log_goes_where_it_should
+check "redis, which calls mallctl, is managed" redis_counts_its_memory
+[ "$failures" = 0 ]
