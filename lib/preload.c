@@ -41,14 +41,19 @@ static void find_real_functions(void)
 	*(void **)&real.pthread_exit = dlsym(RTLD_NEXT, "pthread_exit");
 }
 
-/* Is the malloc that the program calls the one that was hooked? A program may bring its own. */
+/*
+ * Is the malloc that the program calls the one that was hooked? A program may bring its own. jemalloc knows its own memory; addresses of functions tell
+ * nothing, because in a program that is not position-independent they are the program's.
+ */
 static int program_uses_jemalloc(void)
 {
-	Dl_info program, jemalloc;
-	void *program_malloc = dlsym(RTLD_DEFAULT, "malloc");
+	void *p = malloc(1);
+	unsigned arena;
+	size_t bytes = sizeof(arena);
+	int err = real.jemalloc.mallctl ? real.jemalloc.mallctl("arenas.lookup", &arena, &bytes, &p, sizeof(p)) : ENOENT;
 
-	return program_malloc && dladdr(program_malloc, &program) && dladdr(*(void **)&real.jemalloc.mallocx, &jemalloc) &&
-	       program.dli_fbase == jemalloc.dli_fbase;
+	free(p);
+	return err == 0;
 }
 
 static const char *explain(int err)

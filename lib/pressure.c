@@ -100,9 +100,10 @@ void pressure_measure_rest(struct larder_memory *m)
 
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m)
 {
-	uint64_t limit = limit_bytes(m), step = limit / WATERMARK_DIVISOR;
+	uint64_t limit = limit_bytes(m), attained = atomic_load_explicit(&m->pressure.attained_bytes, memory_order_relaxed);
+	uint64_t effective = attained > limit ? attained : limit, step = effective / WATERMARK_DIVISOR;
 
-	return (struct larder_watermarks){ limit, limit - step, limit - 2 * step };
+	return (struct larder_watermarks){ limit, effective, effective - step, effective - 2 * step };
 }
 
 static int has_limit(const struct larder_memory *m)
@@ -118,9 +119,7 @@ void pressure_wake_reclaim(struct larder_memory *m)
 
 void pressure_notice(struct larder_memory *m)
 {
-	/* While the limit is unmet the reclaim thread tries again by itself, at its own pace. */
-	if (!has_limit(m) || !atomic_load_explicit(&m->pressure.asleep, memory_order_acquire) ||
-	    atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed))
+	if (!has_limit(m) || !atomic_load_explicit(&m->pressure.asleep, memory_order_acquire))
 		return;
 	if (pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes)
 		pressure_wake_reclaim(m);
@@ -128,8 +127,8 @@ void pressure_notice(struct larder_memory *m)
 
 static int must_wait(const struct larder_memory *m)
 {
-	return !atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed) &&
-	       pressure_usage_bytes(m) > pressure_watermarks(m).limit_bytes;
+	return !atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed) &&
+	       pressure_usage_bytes(m) > pressure_watermarks(m).wait_bytes;
 }
 
 void pressure_admit(struct larder_memory *m)
@@ -156,10 +155,10 @@ int pressure_should_put_off(const struct larder_memory *m)
 {
 	struct larder_watermarks w;
 
-	if (!has_limit(m) || atomic_load_explicit(&m->pressure.unmet, memory_order_relaxed))
+	if (!has_limit(m) || atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed))
 		return 0;
 	w = pressure_watermarks(m);
-	return pressure_usage_bytes(m) > w.limit_bytes + (w.limit_bytes - w.high_bytes);
+	return pressure_usage_bytes(m) > w.wait_bytes + (w.wait_bytes - w.high_bytes);
 }
 
 static void set(uint64_t *gauge, uint64_t value)

@@ -8,8 +8,10 @@
  *  - extent allocation waits while the cost is above the limit (pressure_admit);
  *  - faults that would add a page are put off while the cost is well above it: the handler leaves the fault unanswered and reclaim
  *    wakes the region when there is room again (pressure_should_put_off, `put_off`).
- * Neither waits once reclaim has found that nothing more can be taken (`unmet`): the program goes on above its limit, and
- * the log and the statistics say so.
+ *
+ * When reclaim finds that nothing more can be taken, the limit is *unmet*: what was reached, and a little, becomes the limit in its place
+ * (`attained_bytes`), so that the program goes on but cannot grow without being reclaimed; the log and the statistics say so, and reclaim tries
+ * for the real limit again at growing intervals.
  */
 #ifndef LARDER_PRESSURE_H
 #define LARDER_PRESSURE_H
@@ -35,13 +37,15 @@ struct larder_pressure {
 	struct larder_event wanted;   /* posted to the reclaim thread: look again */
 	_Atomic uint32_t asleep;      /* 1 while the reclaim thread waits on `wanted` */
 	struct larder_event relieved; /* posted by the reclaim thread after each step */
-	_Atomic uint32_t unmet;	      /* 1 while nothing more can be reclaimed and the cost is above high */
+	_Atomic uint64_t attained_bytes; /* 0, or more than the limit: what stands in for it while it is unmet */
+	_Atomic uint32_t suspended;   /* 1: nobody waits for reclaim, which is busy with a fork */
 	_Atomic uint32_t put_off;     /* 1: faults were left unanswered; reclaim wakes the region when it can */
 	_Atomic uint32_t wake_region; /* 1: a program thread asks the reclaim thread to wake the region */
 };
 
 struct larder_watermarks {
-	uint64_t limit_bytes; /* UINT64_MAX = none */
+	uint64_t limit_bytes; /* as asked for; UINT64_MAX = none */
+	uint64_t wait_bytes;  /* allocations wait above this: the limit, or what was attained */
 	uint64_t high_bytes, low_bytes;
 };
 

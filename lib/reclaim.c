@@ -22,15 +22,21 @@ enum { IDLE_TURNS_MAX = 5 };
 enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
 
 /* What stays resident however small the limit: a program that faults on every access does no work. */
-enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 16 };
+enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 10 };
+
+/*
+ * Room above what was attained when the limit is unmet, as a share of the limit. Generous: the limit is broken anyway, and with pages
+ * compressed 2 to 1 it gives the program a quarter of the limit more to work in, instead of faulting without end.
+ */
+enum { ATTAINED_ROOM_DIVISOR = 8 };
 
 enum { COMPACT_BYTES = 256 << 10 };
 
 #define PURGE_INTERVAL_MIN_NS 50000000u
 #define PURGE_INTERVAL_MAX_NS 1600000000u
 #define PURGE_WAIT_NS	      20000000u
-#define UNMET_RETRY_MIN_NS    100000000u
-#define UNMET_RETRY_MAX_NS    3200000000u
+#define RETRY_MIN_NS	      200000000u
+#define RETRY_MAX_NS	      6400000000u
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -158,48 +164,77 @@ static void report_unmet(const struct larder_memory *m)
 	log_line(&t);
 }
 
-/* While the limit is unmet it is tried again, at growing intervals: each try looks at every page. */
-static void set_unmet(struct larder_reclaim *r, uint32_t unmet)
+/* Nothing more can be taken: what is left is the limit for now. Each try looks at every page, so the intervals grow. */
+static void give_up(struct larder_reclaim *r)
 {
 	struct larder_memory *m = r->memory;
+	uint64_t usage = pressure_usage_bytes(m);
 
-	r->unmet_retry_ns = unmet ? min64(2 * r->unmet_retry_ns, UNMET_RETRY_MAX_NS) : UNMET_RETRY_MIN_NS;
-	if (atomic_exchange(&m->pressure.unmet, unmet) == unmet)
-		return;
-	STATS_SET(limit_unmet, unmet);
-	if (!unmet)
-		return;
 	if (STATS_GET(limit_unmet_events) == 0)
 		report_unmet(m);
-	STATS_ADD(limit_unmet_events, 1);
+	if (!STATS_GET(limit_unmet))
+		STATS_ADD(limit_unmet_events, 1);
+	STATS_SET(limit_unmet, 1);
+	atomic_store(&m->pressure.attained_bytes,
+		     usage + pressure_watermarks(m).limit_bytes / ATTAINED_ROOM_DIVISOR);
+	r->retry_ns = min64(max64(2 * r->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
+	r->retry_at_ns = sys_now_ns() + r->retry_ns;
+}
+
+/* Time to try for the real limit again? */
+static void retry_limit(struct larder_reclaim *r)
+{
+	struct larder_pressure *p = &r->memory->pressure;
+
+	if (atomic_load(&p->attained_bytes) && sys_now_ns() >= r->retry_at_ns)
+		atomic_store(&p->attained_bytes, 0);
+}
+
+static void limit_is_met(struct larder_reclaim *r)
+{
+	if (atomic_load(&r->memory->pressure.attained_bytes))
+		return;
+	STATS_SET(limit_unmet, 0);
+	r->retry_ns = 0;
+}
+
+/* Space in the tiers that pages have left costs nothing to take. */
+static void compact_to_low(struct larder_memory *m, uint64_t low_bytes)
+{
+	while (pressure_usage_bytes(m) > low_bytes && store_compact(&m->store, COMPACT_BYTES) > 0)
+		;
 }
 
 static void reclaim_to_low(struct larder_reclaim *r)
 {
 	struct larder_memory *m = r->memory;
-	struct larder_watermarks w = pressure_watermarks(m);
+	struct larder_watermarks w;
 
+	retry_limit(r);
+	w = pressure_watermarks(m);
 	if (pressure_usage_bytes(m) <= w.high_bytes) {
-		set_unmet(r, 0);
+		limit_is_met(r);
 		return;
 	}
 	watch_all(m);
 	pressure_measure_rest(m);
+	compact_to_low(m, w.low_bytes);
 	if (pressure_usage_bytes(m) > w.high_bytes)
 		purge_allocator(r);
 	r->idle_turns = 0;
 	while (pressure_usage_bytes(m) > w.low_bytes && !has_request(r)) {
-		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.limit_bytes)) {
-			set_unmet(r, pressure_usage_bytes(m) > w.high_bytes);
+		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.wait_bytes)) {
+			if (pressure_usage_bytes(m) > w.high_bytes)
+				give_up(r);
 			break;
 		}
-		step(r, staging_target(w.limit_bytes));
+		step(r, staging_target(w.wait_bytes));
 		if (region_counted(&m->region, LARDER_PAGES_UNTRACKED) > 0)
 			watch_all(m);
 		w = pressure_watermarks(m); /* a percentage follows what the program has allocated */
 	}
 	if (pressure_usage_bytes(m) <= w.high_bytes)
-		set_unmet(r, 0);
+		limit_is_met(r);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
 }
@@ -265,7 +300,7 @@ static void freeze(struct larder_reclaim *r)
 	struct larder_memory *m = r->memory;
 
 	/* Nobody may wait for reclaim now: the forking thread's own faults must be answered. */
-	atomic_store(&m->pressure.unmet, 1);
+	atomic_store(&m->pressure.suspended, 1);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
 	restore_all(r);
@@ -281,7 +316,7 @@ static void freeze(struct larder_reclaim *r)
 		atomic_store(&m->pressure.asleep, 0);
 		wake_sleepers(m);
 	}
-	atomic_store(&m->pressure.unmet, 0);
+	atomic_store(&m->pressure.suspended, 0);
 }
 
 static int has_work(const struct larder_reclaim *r)
@@ -290,7 +325,17 @@ static int has_work(const struct larder_reclaim *r)
 
 	if (has_request(r) || atomic_load(&m->pressure.put_off) || atomic_load(&m->pressure.wake_region))
 		return 1;
-	return !atomic_load(&m->pressure.unmet) && pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes;
+	return pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes;
+}
+
+/* How long to sleep at most: until the next try for an unmet limit; 0 = for ever. */
+static uint64_t sleep_ns(const struct larder_reclaim *r)
+{
+	uint64_t now = sys_now_ns();
+
+	if (!atomic_load(&r->memory->pressure.attained_bytes))
+		return 0;
+	return r->retry_at_ns > now ? r->retry_at_ns - now : 1;
 }
 
 static void sleep_until_wanted(struct larder_reclaim *r)
@@ -301,14 +346,13 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	pressure_publish(r->memory, stats);
 	atomic_store(&p->asleep, 1);
 	if (!has_work(r))
-		event_wait(&p->wanted, seen, atomic_load(&p->unmet) ? r->unmet_retry_ns : 0);
+		event_wait(&p->wanted, seen, sleep_ns(r));
 	atomic_store(&p->asleep, 0);
 }
 
 void reclaim_run(struct larder_reclaim *r)
 {
 	r->purge_interval_ns = PURGE_INTERVAL_MIN_NS;
-	r->unmet_retry_ns = UNMET_RETRY_MIN_NS;
 	for (;;) {
 		uint64_t start = sys_now_ns();
 

@@ -18,7 +18,7 @@ struct larder_reclaim {
 	unsigned idle_turns;	     /* turns of the clock since a page was last evicted */
 	uint64_t last_purge_ns;	     /* when the allocator was last asked to give back what it holds free */
 	uint64_t purge_interval_ns;  /* grows while asking brings nothing */
-	uint64_t unmet_retry_ns;     /* while the limit cannot be met: how long until the next try */
+	uint64_t retry_ns, retry_at_ns; /* while the limit is unmet: the interval, and when it is tried for again */
 
 	/* Requests by program threads. */
 	_Atomic uint32_t freeze;	 /* threads in fork, plus RECLAIM_FROZEN once everything is resident and stays so */
