@@ -114,6 +114,7 @@ static size_t move_run(struct larder_memory *m, size_t first, size_t n)
 		long done = uffd_move(m->uffd, slot, region_address(&m->region, first), n * PAGE_BYTES);
 		size_t settled;
 
+		STATS_ADD(moves, 1);
 		if (done > 0) {
 			settled = (size_t)done / PAGE_BYTES;
 			moved_out(m, first, settled);

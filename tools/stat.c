@@ -175,7 +175,7 @@ static const struct {
 		 FIELD(allocated_bytes),
 	FIELD(faults),		 FIELD(faults_zero),	FIELD(faults_staged),	 FIELD(faults_stored),
 	FIELD(faults_raced),	 FIELD(faults_throttled), FIELD(fault_around),	 FIELD(refaults),
-	FIELD(staged),		 FIELD(evictions),	FIELD(same_filled),	 FIELD(incompressible),
+	FIELD(staged),		 FIELD(moves),		FIELD(evictions),	FIELD(same_filled),	 FIELD(incompressible),
 	FIELD(move_busy),	 FIELD(move_uncounted), FIELD(unshared),	 FIELD(purges),
 	FIELD(discarded),
 	FIELD(adopted),		 FIELD(pressure_waits), FIELD(pressure_wait_ns), FIELD(limit_unmet_events),

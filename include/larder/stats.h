@@ -95,6 +95,7 @@ struct larder_stats {
 
 	/* reclaim; counters */
 	uint64_t staged;	  /* pages moved out of the mapping */
+	uint64_t moves;		  /* UFFDIO_MOVE calls that moved them: each is a TLB shootdown */
 	uint64_t evictions;	  /* pages put into a tier or kept as same-filled */
 	uint64_t same_filled;	  /* of those, pages stored as one word */
 	uint64_t incompressible;  /* pages put back because no tier gains by them */
