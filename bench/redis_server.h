@@ -13,7 +13,8 @@
 
 /*
  * Start `redis`; under `larder run --limit limit` when larder is not NULL. Returns when it answers on the socket.
- * Exits with 2 when a plain server does not start, with 1 when one under Larder does not.
+ * Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server under Larder fails
+ * otherwise.
  */
 void server_start(const char *redis, const char *larder, const char *limit);
 

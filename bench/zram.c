@@ -173,7 +173,7 @@ static void watch(void)
 
 	switch_off();
 	if (WIFSIGNALED(status))
-		errx(2, "the benchmark was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		errx(128 + WTERMSIG(status), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	exit(WEXITSTATUS(status));
 }
 
