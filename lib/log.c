@@ -25,8 +25,8 @@ void log_adopt(void)
 	if (!log_path[0])
 		return;
 	sys_close(log_fd);
-	log_fd = (int)sys_call6(SYS_openat, AT_FDCWD, (long)log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600, 0,
-				0);
+	log_fd = (int)sys_call6(SYS_openat, AT_FDCWD, (long)log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600,
+				0, 0);
 }
 
 void log_line(const struct larder_text *line)
@@ -60,7 +60,8 @@ void log_panic(const char *what, int64_t value)
 	text_string(&t, "); stopping, because going on could return wrong data");
 	log_line(&t);
 	for (;;) {
-		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be survived. */
+		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be
+		 * survived. */
 		sys_call3(SYS_kill, sys_getpid(), SIGABRT, 0);
 		sys_sleep_ns(100000000);
 		__builtin_trap();

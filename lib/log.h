@@ -13,7 +13,8 @@
 /* path: an absolute file name, opened for appending by log_adopt(); NULL or "" = standard error. Copied. */
 void log_open(const char *path);
 
-/* On the first internal thread, whose table holds standard error alone: open the file, if one was named, in its place. */
+/* On the first internal thread, whose table holds standard error alone: open the file, if one was named, in its place.
+ */
 void log_adopt(void);
 
 /* Write one line: "larder[PID]: " is put in front, a newline behind. */

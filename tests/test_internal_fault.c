@@ -1,6 +1,6 @@
 /*
- * A debug build stops at once when an internal thread touches managed memory, instead of hanging. The tier in this test does just that.
- * Needs userfaultfd, and a build with LARDER_DEBUG_CHECKS.
+ * A debug build stops at once when an internal thread touches managed memory, instead of hanging. The tier in this test
+ * does just that. Needs userfaultfd, and a build with LARDER_DEBUG_CHECKS.
  */
 #include "process.h"
 

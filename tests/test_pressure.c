@@ -1,5 +1,6 @@
 /*
- * The limit: held while memory fills at full speed, met by freed memory first, and reported when it cannot be met. Needs userfaultfd.
+ * The limit: held while memory fills at full speed, met by freed memory first, and reported when it cannot be met.
+ * Needs userfaultfd.
  */
 #include "process.h"
 
@@ -107,7 +108,8 @@ static void the_limit_holds_while_memory_fills_at_full_speed(void **state)
 		blocks[i] = mallocx(BLOCK, 0);
 		fill(blocks[i], BLOCK, compressible);
 	}
-	large = mallocx((size_t)2 * LIMIT_MIB * MIB, 0); /* one extent of twice the limit: no allocation to hold up inside it */
+	large = mallocx((size_t)2 * LIMIT_MIB * MIB,
+			0); /* one extent of twice the limit: no allocation to hold up inside it */
 	fill(large, (size_t)2 * LIMIT_MIB * MIB, compressible);
 	atomic_store(&stop_watching, 1);
 	pthread_join(watcher, NULL);
@@ -148,7 +150,8 @@ static void touching_fresh_memory_cannot_run_away(void **state)
 }
 
 /*
- * Memory that jemalloc holds free: blocks between others that stay, because it gives neighbours that add up to 8 MiB back at once.
+ * Memory that jemalloc holds free: blocks between others that stay, because it gives neighbours that add up to 8 MiB
+ * back at once.
  */
 static void make_dirty(unsigned arena, int blocks, void **kept)
 {
@@ -171,7 +174,8 @@ static void freed_memory_goes_before_useful_memory(void **state)
 	uint64_t *p;
 
 	(void)state;
-	/* Two arenas, which do not use each other's memory: together they are above the limit, the useful part alone is not. */
+	/* Two arenas, which do not use each other's memory: together they are above the limit, the useful part alone is
+	 * not. */
 	make_dirty(0, BLOCKS, kept);
 	p = mallocx((size_t)BLOCKS * MIB, MALLOCX_ARENA(1) | MALLOCX_TCACHE_NONE);
 	fill(p, (size_t)BLOCKS * MIB, compressible);
