@@ -9,6 +9,8 @@
  * Exit status: 0 no mismatch, 1 a mismatch or a broken expectation, 2 usage. The seed is printed; the same seed does
  * the same operations in each thread.
  */
+#include "mix.h"
+
 #include <larder/larder.h>
 
 #include <getopt.h>
@@ -88,15 +90,6 @@ struct worker {
 
 static _Atomic int stop;	 /* 1: come to rest; 2: free everything and end */
 static _Atomic unsigned at_rest; /* workers that did */
-
-/* splitmix64 (Steele, Lea, Flood, 2014) */
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
-}
 
 static uint64_t next_random(struct worker *w)
 {

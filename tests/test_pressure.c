@@ -2,6 +2,7 @@
  * The limit: held while memory fills at full speed, met by freed memory first, and reported when it cannot be met.
  * Needs userfaultfd.
  */
+#include "mix.h"
 #include "process.h"
 
 #include <jemalloc/jemalloc.h>
@@ -44,14 +45,6 @@ static struct larder_stats now(void)
 
 	assert_int_equal(process_get_stats(&s), 0);
 	return s;
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
 }
 
 static uint64_t compressible(size_t i)

@@ -2,6 +2,7 @@
  * The whole service in one process: memory from hooked jemalloc arenas, evicted on request at the worst moment. Each
  * test is named for the claim that it proves. Needs userfaultfd.
  */
+#include "mix.h"
 #include "process.h"
 
 #include <fcntl.h>
@@ -77,14 +78,6 @@ static struct larder_stats now(void)
 
 	assert_int_equal(process_get_stats(&s), 0);
 	return s;
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
 }
 
 /* Word i of a buffer: text-like, with pages in between that are same-filled (every 5th) or incompressible (every 7th).
