@@ -4,9 +4,12 @@
 #include "log.h"
 
 #include "sys.h"
+#include "thread.h"
 
 #include <limits.h>
 #include <signal.h>
+
+enum { STDERR = 2 };
 
 static char log_path[PATH_MAX]; /* set before any internal thread starts */
 static int log_fd = 2;		/* valid in the table of the thread that logs: 2 until log_adopt() */
@@ -39,7 +42,7 @@ void log_line(const struct larder_text *line)
 	for (size_t i = 0; i < line->length && out.length < sizeof(out.bytes) - 1; i++)
 		out.bytes[out.length++] = line->bytes[i];
 	out.bytes[out.length++] = '\n';
-	sys_write(log_fd, out.bytes, out.length);
+	sys_write(thread_is_internal(sys_gettid()) ? log_fd : STDERR, out.bytes, out.length);
 }
 
 void log_string(const char *line)

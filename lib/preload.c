@@ -137,6 +137,18 @@ LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
 	return result < 0 ? -1 : 0;
 }
 
+/*
+ * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be dropped. Refused as
+ * the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a range works.
+ */
+LARDER_PUBLIC int mlockall(int flags)
+{
+	if (!process_is_managed())
+		return (int)syscall(SYS_mlockall, flags);
+	errno = ENOMEM;
+	return -1;
+}
+
 LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
 {
 	if (!real.jemalloc.mallctl)
