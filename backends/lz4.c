@@ -1,17 +1,17 @@
 /*
- * The LZ4 tier: pages compressed into RAM. LZ4 (Collet) makes the sequence of literals and matches, the packing allocator (pack.h) keeps
- * it.
+ * The LZ4 tier: pages compressed into RAM. LZ4 (Collet) makes the sequence of literals and matches, the packing
+ * allocator (pack.h) keeps it.
  *
- * A page is taken only if it compresses to 7/8 of a page or less. Above that the gain is below 512 bytes a page before slots, tables and
- * holes take their share (together about 8 %, 300 bytes), while the page costs the same to compress and fetch as one that saves
- * 2 KiB: reclaim would have to evict more than ten pages to free one, and had better look for others. A page stored raw would
- * free nothing at all. LZ4 itself gives up as soon as its output exceeds the limit.
+ * A page is taken only if it compresses to 7/8 of a page or less. Above that the gain is below 512 bytes a page before
+ * slots, tables and holes take their share (together about 8 %, 300 bytes), while the page costs the same to compress
+ * and fetch as one that saves 2 KiB: reclaim would have to evict more than ten pages to free one, and had better look
+ * for others. A page stored raw would free nothing at all. LZ4 itself gives up as soon as its output exceeds the limit.
  *
- * Acceleration 1: compressing is most of what a put costs, but 4 makes it 40 % cheaper at the price of a worse ratio, which costs RAM
- * as long as the page stays.
+ * Acceleration 1: compressing is most of what a put costs, but 4 makes it 40 % cheaper at the price of a worse ratio,
+ * which costs RAM as long as the page stays.
  *
- * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very stripe waits.
- * LZ4_decompress_safe never writes beyond the page nor reads beyond the object, whatever its bytes are.
+ * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very
+ * stripe waits. LZ4_decompress_safe never writes beyond the page nor reads beyond the object, whatever its bytes are.
  */
 #include "backend.h"
 

@@ -1,12 +1,13 @@
 /*
  * Packed objects. See pack.h.
  *
- * An entry of the handle table is one word. Live: bit 63 | slab (bits 18-49) | bytes (6-17) | slot (0-5). Free: the next free handle.
+ * An entry of the handle table is one word. Live: bit 63 | slab (bits 18-49) | bytes (6-17) | slot (0-5). Free: the
+ * next free handle.
  *
- * Invariant: a live entry names a slot that is taken and whose header is the entry's handle; no two entries name one slot. So a slot's
- * header need not be trusted to find its object: if the entry of the handle found there names the slot, it is the object's, else the
- * slot is about to be filled or has just been emptied, and the header is an old one. That is why put and drop need no lock
- * in common with compaction but the stripe.
+ * Invariant: a live entry names a slot that is taken and whose header is the entry's handle; no two entries name one
+ * slot. So a slot's header need not be trusted to find its object: if the entry of the handle found there names the
+ * slot, it is the object's, else the slot is about to be filled or has just been emptied, and the header is an old one.
+ * That is why put and drop need no lock in common with compaction but the stripe.
  *
  * Order of events, so that the invariant holds for whoever looks at an entry:
  *   put   take a slot, fill it, publish the entry (release)
@@ -33,7 +34,8 @@ static uint64_t entry_make(struct larder_slot slot, size_t bytes)
 
 static struct larder_slot entry_slot(uint64_t entry)
 {
-	return (struct larder_slot){ .slab = (uint32_t)(entry >> ENTRY_SLAB_SHIFT), .slot = entry & (SLAB_MAX_SLOTS - 1) };
+	return (struct larder_slot){ .slab = (uint32_t)(entry >> ENTRY_SLAB_SHIFT),
+				     .slot = entry & (SLAB_MAX_SLOTS - 1) };
 }
 
 static size_t entry_bytes(uint64_t entry)
@@ -170,7 +172,8 @@ void pack_drop(struct larder_pack *p, uint64_t handle)
 
 /* Compaction */
 
-/* Move the object in `from`, if there is one, to `to`. Returns its size; 0: `from` holds no object (any more), `to` is not used. */
+/* Move the object in `from`, if there is one, to `to`. Returns its size; 0: `from` holds no object (any more), `to` is
+ * not used. */
 static size_t move_object(struct larder_pack *p, struct larder_slot from, struct larder_slot to)
 {
 	uint32_t handle = header_load(p, from);

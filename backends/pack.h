@@ -1,22 +1,22 @@
 /*
  * The packing allocator: objects of any size up to 7/8 of a page, kept densely, under handles that never change.
  *
- * Its promise is density: from 16 MiB on, at least 90 % of the space it occupies is stored bytes, however the sizes change and whichever
- * objects are dropped, as long as pack_compact() is called regularly. malloc cannot promise that, because it may not move what it gave out.
- * Here each object is reached through its handle, an index into a table that says where the object is, so compaction may move it:
- * out of the emptiest slabs, into the holes of the fullest (slab.h). In front of its bytes each object carries its handle:
- * so compaction finds the table entry of what it moves, and a read notices when it is about to return something else.
+ * Its promise is density: from 16 MiB on, at least 90 % of the space it occupies is stored bytes, however the sizes
+ * change and whichever objects are dropped, as long as pack_compact() is called regularly. malloc cannot promise that,
+ * because it may not move what it gave out. Here each object is reached through its handle, an index into a table that
+ * says where the object is, so compaction may move it: out of the emptiest slabs, into the holes of the fullest
+ * (slab.h). In front of its bytes each object carries its handle: so compaction finds the table entry of what it moves,
+ * and a read notices when it is about to return something else.
  *
- * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB. The table does
- * not shrink: after most objects were dropped it still has the size that it needed at the peak.
+ * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB. The
+ * table does not shrink: after most objects were dropped it still has the size that it needed at the peak.
  *
  * Threads: any may call anything at once, except two calls on one handle (backend.h); compactions exclude each other.
  * Locks, in the order in which they may nest (none does today):
  *   compacting       one compaction at a time; others return at once
- *   stripe[handle]   pins the object's place: held while it is read, moved or forgotten. 256 of them, so that a reader waits only for
- *                    the copy of one object of its own stripe
- *   handles_lock     the list of free handles
- *   slabs.lock       the slots
+ *   stripe[handle]   pins the object's place: held while it is read, moved or forgotten. 256 of them, so that a reader
+ * waits only for the copy of one object of its own stripe handles_lock     the list of free handles slabs.lock the
+ * slots
  */
 #ifndef LARDER_PACK_H
 #define LARDER_PACK_H
@@ -38,12 +38,13 @@ struct pack_stripe {
 
 struct larder_pack {
 	struct larder_slabs slabs;
-	_Atomic uint64_t *entries; /* [handle]: where the object is. A live entry is written under its stripe, a free one under handles_lock. */
+	_Atomic uint64_t *entries; /* [handle]: where the object is. A live entry is written under its stripe, a free
+				      one under handles_lock. */
 	uint32_t max_handles;
 
 	struct larder_mutex handles_lock;
-	uint32_t free_handle;		/* first of the list of free handles */
-	_Atomic uint32_t handles_used;	/* handles ever used; written under handles_lock, read without */
+	uint32_t free_handle;	       /* first of the list of free handles */
+	_Atomic uint32_t handles_used; /* handles ever used; written under handles_lock, read without */
 
 	struct larder_mutex compacting;
 	_Atomic uint64_t objects, stored_bytes;
@@ -65,15 +66,17 @@ void pack_close(struct larder_pack *p);
 int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *handle);
 
 /*
- * Hold an object in its place and say where that is. Every pin is followed by pack_unpin() soon: compaction waits for it.
- * returns  the object and its size, or NULL when the handle or the object's header is damaged (then there is nothing to unpin).
+ * Hold an object in its place and say where that is. Every pin is followed by pack_unpin() soon: compaction waits for
+ * it. returns  the object and its size, or NULL when the handle or the object's header is damaged (then there is
+ * nothing to unpin).
  */
 const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes);
 void pack_unpin(struct larder_pack *p, uint64_t handle);
 
 void pack_drop(struct larder_pack *p, uint64_t handle);
 
-/* Where holes are many, move about budget_bytes of objects to free slabs; return spare slabs to the kernel. Returns the bytes given back. */
+/* Where holes are many, move about budget_bytes of objects to free slabs; return spare slabs to the kernel. Returns the
+ * bytes given back. */
 uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes);
 
 struct pack_usage pack_usage(const struct larder_pack *p);

@@ -17,15 +17,16 @@ enum { BIN_FULL = SLAB_BINS, BIN_DRAINING, BIN_FREE };
 
 /*
  * Classes are 1/32 apart where the geometry allows it. A longer slab must fit better by 1/128, since a longer one also
- * holds more when it is half empty. A slab shorter than 4 pages would waste address space, and with it the kernel's page tables
- * (8 bytes a page of the span, used or not); only slots so small that 64 of them are less get one.
+ * holds more when it is half empty. A slab shorter than 4 pages would waste address space, and with it the kernel's
+ * page tables (8 bytes a page of the span, used or not); only slots so small that 64 of them are less get one.
  */
 enum { CLASS_STEP_DIVISOR = 32, LONGER_SLAB_GAIN_DIVISOR = 128, SLAB_LIKED_PAGES = 4 };
 
 /* Draining begins when more than 1/20 of the occupied space is holes: see the table in tests/test_pack.c. */
 enum { HOLES_DIVISOR = 20 };
 
-/* Free slabs that keep their pages, so that opening one costs no page faults: 1/128 of the occupied space, at least 64 KiB. */
+/* Free slabs that keep their pages, so that opening one costs no page faults: 1/128 of the occupied space, at least 64
+ * KiB. */
 enum { CACHE_DIVISOR = 128, CACHE_MIN_BYTES = 64 << 10 };
 
 enum { TRIM_BATCH = 32 };
@@ -91,7 +92,7 @@ static void make_classes(struct larder_slabs *s)
 	s->classes_used = n;
 	for (uint32_t bytes = 0, class = 0; bytes <= SLAB_SLOT_MAX_BYTES; bytes += SLAB_SLOT_ALIGN) {
 		class += bytes > s->classes[class].slot_bytes;
-		s->class_of[bytes / SLAB_SLOT_ALIGN] = (uint8_t)class;
+		s->class_of[bytes / SLAB_SLOT_ALIGN] = (uint8_t) class;
 	}
 }
 
@@ -292,8 +293,8 @@ static uint64_t class_holes(const struct slab_class *c)
 }
 
 /*
- * The class with the largest share of holes: its emptiest slab has the fewest objects to move. It must have a slab's worth of holes,
- * so that the others can take what the emptiest holds.
+ * The class with the largest share of holes: its emptiest slab has the fewest objects to move. It must have a slab's
+ * worth of holes, so that the others can take what the emptiest holds.
  */
 static struct slab_class *class_to_drain(struct larder_slabs *s)
 {
@@ -421,7 +422,7 @@ static uint32_t fewest_slots(const struct larder_slabs *s)
 {
 	uint32_t fewest = SLAB_MAX_SLOTS;
 
-	for (uint32_t class = 0; class < s->classes_used; class++)
+	for (uint32_t class = 0; class < s->classes_used; class ++)
 		if (s->classes[class].slots < fewest)
 			fewest = s->classes[class].slots;
 	return fewest;

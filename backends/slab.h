@@ -1,23 +1,26 @@
 /*
  * Slots of many sizes, cut from slabs that waste little. The lower half of the packing allocator (pack.h).
  *
- * Compressed pages have every size between a few dozen bytes and 7/8 of a page, and the mix changes as the program does. A slab holds
- * slots of one *class*, and a hole in it fits every later object of that class, so that steady churn moves nothing. Two wastes
- * remain, and they pull in opposite directions: the finer the classes, the less a slot exceeds its object, but the more classes have a slab
- * that is not full yet. What resolves it is the idea of zsmalloc's "zspages" (Gupta, 2010): a slab is 1 to 8 pages long, whatever lets
- * its slots fill it best. m pages divided by k slots gives classes 3 % apart with slabs of 23 KiB on average. With slabs of 64 KiB for all,
- * three times as much would lie in half-empty slabs, which a store of 16 MiB cannot afford.
+ * Compressed pages have every size between a few dozen bytes and 7/8 of a page, and the mix changes as the program
+ * does. A slab holds slots of one *class*, and a hole in it fits every later object of that class, so that steady churn
+ * moves nothing. Two wastes remain, and they pull in opposite directions: the finer the classes, the less a slot
+ * exceeds its object, but the more classes have a slab that is not full yet. What resolves it is the idea of zsmalloc's
+ * "zspages" (Gupta, 2010): a slab is 1 to 8 pages long, whatever lets its slots fill it best. m pages divided by k
+ * slots gives classes 3 % apart with slabs of 23 KiB on average. With slabs of 64 KiB for all, three times as much
+ * would lie in half-empty slabs, which a store of 16 MiB cannot afford.
  *
- * Slab i owns SLAB_SPAN_BYTES of *address space* at base + i * SLAB_SPAN_BYTES and uses the first pages of it. The rest is never touched
- * and costs nothing, so slabs of different lengths need no allocator of their own. A free slab keeps its pages for the next slab of the
- * same length; slabs_trim() gives them back to the kernel when there are too many. Nothing else calls madvise: dropping an object,
- * which happens while a program thread waits for its page, never does.
+ * Slab i owns SLAB_SPAN_BYTES of *address space* at base + i * SLAB_SPAN_BYTES and uses the first pages of it. The rest
+ * is never touched and costs nothing, so slabs of different lengths need no allocator of their own. A free slab keeps
+ * its pages for the next slab of the same length; slabs_trim() gives them back to the kernel when there are too many.
+ * Nothing else calls madvise: dropping an object, which happens while a program thread waits for its page, never does.
  *
- * Slots are taken from the fullest slab of the class, so that the emptiest have a chance to run empty. Holes that stay (the mix has
- * changed, or most objects were dropped) are removed by draining: slabs_drain() takes the emptiest slab of the class with
- * the largest share of holes out of use, the caller moves its objects to slabs_take_hole()'s slots, and slabs_drained() frees it.
+ * Slots are taken from the fullest slab of the class, so that the emptiest have a chance to run empty. Holes that stay
+ * (the mix has changed, or most objects were dropped) are removed by draining: slabs_drain() takes the emptiest slab of
+ * the class with the largest share of holes out of use, the caller moves its objects to slabs_take_hole()'s slots, and
+ * slabs_drained() frees it.
  *
- * Threads: any, at once; one mutex guards the tables and is held for tens of nanoseconds. Slot contents are the caller's business.
+ * Threads: any, at once; one mutex guards the tables and is held for tens of nanoseconds. Slot contents are the
+ * caller's business.
  */
 #ifndef LARDER_SLAB_H
 #define LARDER_SLAB_H
@@ -64,25 +67,25 @@ struct slab_class {
 };
 
 struct larder_slabs {
-	char *base;			    /* constant after open, like `table`, `max_slabs` and the classes' geometry */
-	struct larder_slab *table;	    /* [max_slabs] */
+	char *base;		   /* constant after open, like `table`, `max_slabs` and the classes' geometry */
+	struct larder_slab *table; /* [max_slabs] */
 	uint64_t max_slabs;
-	uint32_t classes_used;		    /* classes[0, classes_used), smallest slot first */
+	uint32_t classes_used;					     /* classes[0, classes_used), smallest slot first */
 	uint8_t class_of[SLAB_SLOT_MAX_BYTES / SLAB_SLOT_ALIGN + 1]; /* [bytes rounded up / SLAB_SLOT_ALIGN] */
 
-	struct larder_mutex lock;	    /* guards everything below; a leaf: nothing is locked inside it */
+	struct larder_mutex lock; /* guards everything below; a leaf: nothing is locked inside it */
 	struct slab_class classes[SLAB_CLASSES_MAX];
-	uint32_t free[SLAB_MAX_PAGES + 1];  /* [n]: free slabs with n resident pages */
-	uint64_t cached_bytes;		    /* resident pages of free slabs */
-	uint64_t hole_bytes;		    /* free slots in the slabs of all classes */
-	_Atomic uint64_t occupied_bytes;    /* pages of all slabs, free ones included; written under the lock, read without */
-	_Atomic uint32_t slabs_used;	    /* slabs ever used: table[0, slabs_used) is resident; likewise */
+	uint32_t free[SLAB_MAX_PAGES + 1]; /* [n]: free slabs with n resident pages */
+	uint64_t cached_bytes;		   /* resident pages of free slabs */
+	uint64_t hole_bytes;		   /* free slots in the slabs of all classes */
+	_Atomic uint64_t
+		occupied_bytes;	     /* pages of all slabs, free ones included; written under the lock, read without */
+	_Atomic uint32_t slabs_used; /* slabs ever used: table[0, slabs_used) is resident; likewise */
 };
 
 /*
- * Prepare zeroed `s` for at least max_objects slots. Reserves address space for all of them in any one class, or as much of it as the
- * process's limits grant.
- * returns  0 or -ENOMEM, in which case nothing is left mapped.
+ * Prepare zeroed `s` for at least max_objects slots. Reserves address space for all of them in any one class, or as
+ * much of it as the process's limits grant. returns  0 or -ENOMEM, in which case nothing is left mapped.
  */
 int slabs_open(struct larder_slabs *s, uint64_t max_objects);
 void slabs_close(struct larder_slabs *s);

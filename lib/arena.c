@@ -1,12 +1,13 @@
 /*
  * Arena. See arena.h.
  *
- * The hooks run on program threads inside jemalloc, under its locks. jemalloc retains what it frees (opt.retain), so `dalloc` declines and jemalloc
- * purges instead: the range is discarded and reads as zeroes when it is used again. Extents that an arena got before it was hooked
- * lie outside the region; the hooks treat them as jemalloc's own would.
+ * The hooks run on program threads inside jemalloc, under its locks. jemalloc retains what it frees (opt.retain), so
+ * `dalloc` declines and jemalloc purges instead: the range is discarded and reads as zeroes when it is used again.
+ * Extents that an arena got before it was hooked lie outside the region; the hooks treat them as jemalloc's own would.
  *
- * The purging thread is an ordinary program thread in every respect but its origin: it calls into jemalloc, so it may fault on managed
- * memory and may wait for jemalloc's locks. Reclaim asks it to purge and waits for it for a bounded time only.
+ * The purging thread is an ordinary program thread in every respect but its origin: it calls into jemalloc, so it may
+ * fault on managed memory and may wait for jemalloc's locks. Reclaim asks it to purge and waits for it for a bounded
+ * time only.
  */
 #include "arena.h"
 
@@ -36,7 +37,8 @@ static int is_managed(const void *addr)
 	return region_contains(&memory->region, addr);
 }
 
-static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t alignment, bool *zero, bool *commit, unsigned arena)
+static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t alignment, bool *zero, bool *commit,
+			unsigned arena)
 {
 	void *p = region_alloc(&memory->region, bytes, alignment, at);
 
@@ -76,14 +78,16 @@ static void hook_destroy(extent_hooks_t *hooks, void *addr, size_t bytes, bool c
 	hook_purge(hooks, addr, bytes, 0, bytes, arena);
 }
 
-static bool hook_split(extent_hooks_t *hooks, void *addr, size_t bytes, size_t a, size_t b, bool committed, unsigned arena)
+static bool hook_split(extent_hooks_t *hooks, void *addr, size_t bytes, size_t a, size_t b, bool committed,
+		       unsigned arena)
 {
 	(void)hooks, (void)addr, (void)bytes, (void)a, (void)b, (void)committed, (void)arena;
 	return false;
 }
 
 /* Extents merge when both lie in the region, or neither. */
-static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_bytes, void *b, size_t b_bytes, bool committed, unsigned arena)
+static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_bytes, void *b, size_t b_bytes, bool committed,
+		       unsigned arena)
 {
 	(void)hooks, (void)a_bytes, (void)b_bytes, (void)committed, (void)arena;
 	return is_managed(a) != is_managed(b);
@@ -122,8 +126,9 @@ static int hook_arena(unsigned index)
 }
 
 /*
- * jemalloc makes its arena for very large allocations at the first of them, and only then can it be hooked. So make one; its
- * addresses are kept for ever, because freeing them would let the arena use them again outside the region. No page of it is touched.
+ * jemalloc makes its arena for very large allocations at the first of them, and only then can it be hooked. So make
+ * one; its addresses are kept for ever, because freeing them would let the arena use them again outside the region. No
+ * page of it is touched.
  */
 static void create_huge_arena(void)
 {

@@ -10,8 +10,8 @@ struct larder_memory;
 struct larder_reclaim;
 
 /*
- * The allocator of this process: jemalloc's control functions, as its manual names them. Passed in rather than called by name,
- * because the preload object interposes mallctl itself.
+ * The allocator of this process: jemalloc's control functions, as its manual names them. Passed in rather than called
+ * by name, because the preload object interposes mallctl itself.
  */
 struct arena_allocator {
 	int (*mallctl)(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes);
@@ -28,7 +28,8 @@ int arena_check(const struct arena_allocator *allocator);
 int arena_install(const struct arena_allocator *allocator, struct larder_memory *m, struct larder_reclaim *r);
 
 /*
- * mallctl("arenas.create") makes an arena with the hooks it is given, or default ones. Returns the value to pass instead of
+ * mallctl("arenas.create") makes an arena with the hooks it is given, or default ones. Returns the value to pass
+ * instead of
  * (*new_value, *new_bytes), so that arenas which the program creates without hooks of its own are managed too.
  */
 void arena_created(const char *name, void **new_value, size_t *new_bytes);

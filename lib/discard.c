@@ -1,9 +1,10 @@
 /*
  * Discard. See discard.h.
  *
- * Under the chunk's lock, so that neither eviction nor watching is under way in it: own every page of the range, drop what
- * the store holds, empty the mapping in one madvise, then release all as FRESH. A handler may be restoring a page (fault-around does not ask
- * whether a page is still wanted); it never waits for program threads, so waiting for it here ends.
+ * Under the chunk's lock, so that neither eviction nor watching is under way in it: own every page of the range, drop
+ * what the store holds, empty the mapping in one madvise, then release all as FRESH. A handler may be restoring a page
+ * (fault-around does not ask whether a page is still wanted); it never waits for program threads, so waiting for it
+ * here ends.
  */
 #include "discard.h"
 
@@ -45,7 +46,8 @@ static void drop(struct larder_memory *m, const struct larder_page *page, uint64
 	STATS_ADD(discarded, 1);
 }
 
-/* Program threads do not have the userfaultfd: the reclaim thread wakes for them. Happens when freed memory is touched. */
+/* Program threads do not have the userfaultfd: the reclaim thread wakes for them. Happens when freed memory is touched.
+ */
 static void ask_to_wake(struct larder_memory *m)
 {
 	atomic_store(&m->pressure.wake_region, 1);

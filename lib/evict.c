@@ -1,8 +1,9 @@
 /*
  * Evict. See evict.h.
  *
- * The hand walks the page table in address order. It is a FIFO with second chances (CLOCK, Corbato 1968), generalised by the page's
- * credit. Pages that stand next to each other in memory move together: one UFFDIO_MOVE is one TLB shootdown, whatever its length.
+ * The hand walks the page table in address order. It is a FIFO with second chances (CLOCK, Corbato 1968), generalised
+ * by the page's credit. Pages that stand next to each other in memory move together: one UFFDIO_MOVE is one TLB
+ * shootdown, whatever its length.
  */
 #include "evict.h"
 
@@ -11,7 +12,12 @@
 #include "uffd.h"
 
 /* Credit for pages that cannot leave now: they are looked at again after that many turns of the clock. */
-enum { CREDIT_INCOMPRESSIBLE = PAGE_CREDIT_MAX, CREDIT_UNMOVABLE = PAGE_CREDIT_MAX, CREDIT_TIER_FAILED = 4, CREDIT_UNSHARED = 0 };
+enum {
+	CREDIT_INCOMPRESSIBLE = PAGE_CREDIT_MAX,
+	CREDIT_UNMOVABLE = PAGE_CREDIT_MAX,
+	CREDIT_TIER_FAILED = 4,
+	CREDIT_UNSHARED = 0
+};
 
 enum { MOVE_RETRY_LIMIT = 1000, RESTORE_SPINS = 64, RESTORE_POLL_NS = 20000 };
 
@@ -39,9 +45,9 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
 }
 
 /*
- * EBUSY after a fork means that the kernel still takes the pages for shared, even when the child is gone. Populating them for writing
- * gives the process its own copies without changing a byte; the next turn of the clock can move them. Pages pinned for DMA
- * are their own copies already and stay busy.
+ * EBUSY after a fork means that the kernel still takes the pages for shared, even when the child is gone. Populating
+ * them for writing gives the process its own copies without changing a byte; the next turn of the clock can move them.
+ * Pages pinned for DMA are their own copies already and stay busy.
  */
 static void unshare(struct larder_memory *m, size_t first, size_t n)
 {
@@ -52,10 +58,11 @@ static void unshare(struct larder_memory *m, size_t first, size_t n)
 }
 
 /*
- * Pages that the kernel moved without counting them. From Linux 6.18 on, when UFFDIO_MOVE has to try a page again (EAGAIN inside), the batch
- * that then succeeds is not counted; it is tried a third time and found in its place: EEXIST. (mm/userfaultfd.c, move_pages():
- * `err` keeps its old value when move_pages_ptes() succeeds.) Slots at the head were empty, so those that are not any more hold our pages.
- * Returns how many of the n slots at the head are filled.
+ * Pages that the kernel moved without counting them. From Linux 6.18 on, when UFFDIO_MOVE has to try a page again
+ * (EAGAIN inside), the batch that then succeeds is not counted; it is tried a third time and found in its place:
+ * EEXIST. (mm/userfaultfd.c, move_pages(): `err` keeps its old value when move_pages_ptes() succeeds.) Slots at the
+ * head were empty, so those that are not any more hold our pages. Returns how many of the n slots at the head are
+ * filled.
  */
 static size_t moved_uncounted(const struct larder_memory *m, size_t n)
 {
@@ -93,7 +100,8 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 	case -EEXIST:
 		settled = moved_uncounted(m, n);
 		if (settled == 0)
-			log_panic("the kernel says that an empty staging slot is not empty", staging_slot(m->staging.head));
+			log_panic("the kernel says that an empty staging slot is not empty",
+				  staging_slot(m->staging.head));
 		STATS_ADD(move_uncounted, settled);
 		moved_out(m, first, settled);
 		return settled;
@@ -194,7 +202,8 @@ size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned 
 	return staged;
 }
 
-/* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its content. */
+/* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its
+ * content. */
 static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot)
 {
 	struct larder_page *page = &m->region.pages[index];
@@ -254,8 +263,8 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uin
 }
 
 /*
- * Write out one slot, until nothing needs it any more. A handler may be copying out of it; one that does not succeed leaves the page staged
- * (restore.h), and then it is written after all.
+ * Write out one slot, until nothing needs it any more. A handler may be copying out of it; one that does not succeed
+ * leaves the page staged (restore.h), and then it is written after all.
  */
 static size_t settle_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
 {

@@ -1,14 +1,15 @@
 /*
  * The fault service.
  *
- * One handler thread is pinned to each CPU, at normal priority. All block in read() on the one userfaultfd; a fault wakes them all,
- * and the one on the faulting CPU runs as soon as the faulting thread sleeps, without a wake-up across CPUs. Whichever reads the
- * message serves it, so a CPU that is busy starves nobody. (bench/handlers.c measures this against SCHED_IDLE handlers, which starve when
- * every CPU is busy, and against unpinned ones; docs/architecture.md has the figures.) Beyond HANDLERS_MAX CPUs waking every handler for every
- * fault would cost more than it saves, so there the handlers are few and unpinned.
+ * One handler thread is pinned to each CPU, at normal priority. All block in read() on the one userfaultfd; a fault
+ * wakes them all, and the one on the faulting CPU runs as soon as the faulting thread sleeps, without a wake-up across
+ * CPUs. Whichever reads the message serves it, so a CPU that is busy starves nobody. (bench/handlers.c measures this
+ * against SCHED_IDLE handlers, which starve when every CPU is busy, and against unpinned ones; docs/architecture.md has
+ * the figures.) Beyond HANDLERS_MAX CPUs waking every handler for every fault would cost more than it saves, so there
+ * the handlers are few and unpinned.
  *
- * A handler never waits for a page that somebody else owns, nor for memory: it leaves the fault unanswered, and whoever ends the
- * condition wakes the faulting thread, which faults again (page.h: WAITERS; pressure.h: put_off).
+ * A handler never waits for a page that somebody else owns, nor for memory: it leaves the fault unanswered, and whoever
+ * ends the condition wakes the faulting thread, which faults again (page.h: WAITERS; pressure.h: put_off).
  */
 #include "fault.h"
 
@@ -23,7 +24,8 @@
 
 enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = -1, PUBLISH_EVERY = 256, AROUND_GAP_MAX = 4 };
 
-/* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged. */
+/* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
+ */
 enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
 
 struct handler {
@@ -36,9 +38,9 @@ struct handler {
 static struct handler handlers[HANDLERS_MAX];
 
 /*
- * Fault-around: a fault on the page where the last one ended, or just behind it (pages in between may have been resident), suggests a
- * sequential reader; each such fault doubles the number of pages brought in. The hints lie in the chunk of the last page brought
- * in, and are racy: a wrong hint costs time only.
+ * Fault-around: a fault on the page where the last one ended, or just behind it (pages in between may have been
+ * resident), suggests a sequential reader; each such fault doubles the number of pages brought in. The hints lie in the
+ * chunk of the last page brought in, and are racy: a wrong hint costs time only.
  */
 static size_t around_window(struct larder_memory *m, size_t index)
 {
@@ -96,7 +98,8 @@ static unsigned company(enum page_state was)
 	return 1u << PAGE_STAGED | 1u << PAGE_STORED;
 }
 
-/* Leave the fault for the reclaim thread to wake. Setting the flag comes before waking reclaim, which tests it before it sleeps. */
+/* Leave the fault for the reclaim thread to wake. Setting the flag comes before waking reclaim, which tests it before
+ * it sleeps. */
 static void put_off(struct larder_memory *m)
 {
 	STATS_ADD(faults_throttled, 1);
@@ -170,7 +173,8 @@ static void handler_main(void *arg)
 	struct handler *h = arg;
 	struct uffd_msg msg;
 
-	/* The program may run niced; the threads it waits for should not. Without the privilege they stay as they are. */
+	/* The program may run niced; the threads it waits for should not. Without the privilege they stay as they are.
+	 */
 	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
 	if (h->cpu != NO_CPU)
 		pin(h->cpu);

@@ -90,5 +90,6 @@ int limit_parse(const char *text, struct larder_limit *limit)
 
 const char *limit_explain(int err)
 {
-	return err == -ERANGE ? "give 16M or more, or 1% to 100%" : "give a size such as 512M or 2G, or a share such as 50%";
+	return err == -ERANGE ? "give 16M or more, or 1% to 100%"
+			      : "give a size such as 512M or 2G, or a share such as 50%";
 }

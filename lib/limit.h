@@ -15,9 +15,9 @@ struct larder_limit {
 };
 
 /*
- * text   "SIZE" or "N%". SIZE is a decimal number, with a fraction if wanted, and one of k, M, G, T (powers of 1024, in either
- *        case, with or without "B" or "iB"); without a letter it counts bytes.
- * returns 0; -EINVAL: not such a text; -ERANGE: below the minimum, above 100 %, or too large to count. On error *limit is unchanged.
+ * text   "SIZE" or "N%". SIZE is a decimal number, with a fraction if wanted, and one of k, M, G, T (powers of 1024, in
+ * either case, with or without "B" or "iB"); without a letter it counts bytes. returns 0; -EINVAL: not such a text;
+ * -ERANGE: below the minimum, above 100 %, or too large to count. On error *limit is unchanged.
  */
 int limit_parse(const char *text, struct larder_limit *limit);
 

@@ -4,9 +4,12 @@
 #include "log.h"
 
 #include "sys.h"
+#include "thread.h"
 
 #include <limits.h>
 #include <signal.h>
+
+enum { STDERR = 2 };
 
 static char log_path[PATH_MAX]; /* set before any internal thread starts */
 static int log_fd = 2;		/* valid in the table of the thread that logs: 2 until log_adopt() */
@@ -25,8 +28,8 @@ void log_adopt(void)
 	if (!log_path[0])
 		return;
 	sys_close(log_fd);
-	log_fd = (int)sys_call6(SYS_openat, AT_FDCWD, (long)log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600, 0,
-				0);
+	log_fd = (int)sys_call6(SYS_openat, AT_FDCWD, (long)log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600,
+				0, 0);
 }
 
 void log_line(const struct larder_text *line)
@@ -39,7 +42,7 @@ void log_line(const struct larder_text *line)
 	for (size_t i = 0; i < line->length && out.length < sizeof(out.bytes) - 1; i++)
 		out.bytes[out.length++] = line->bytes[i];
 	out.bytes[out.length++] = '\n';
-	sys_write(log_fd, out.bytes, out.length);
+	sys_write(thread_is_internal(sys_gettid()) ? log_fd : STDERR, out.bytes, out.length);
 }
 
 void log_string(const char *line)
@@ -60,7 +63,8 @@ void log_panic(const char *what, int64_t value)
 	text_string(&t, "); stopping, because going on could return wrong data");
 	log_line(&t);
 	for (;;) {
-		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be survived. */
+		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be
+		 * survived. */
 		sys_call3(SYS_kill, sys_getpid(), SIGABRT, 0);
 		sys_sleep_ns(100000000);
 		__builtin_trap();

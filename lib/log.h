@@ -13,10 +13,14 @@
 /* path: an absolute file name, opened for appending by log_adopt(); NULL or "" = standard error. Copied. */
 void log_open(const char *path);
 
-/* On the first internal thread, whose table holds standard error alone: open the file, if one was named, in its place. */
+/* On the first internal thread, whose table holds standard error alone: open the file, if one was named, in its place.
+ */
 void log_adopt(void);
 
-/* Write one line: "larder[PID]: " is put in front, a newline behind. */
+/*
+ * Internal threads only: the log's descriptor means something else, or nothing, in the program's table. (A panic on a program thread,
+ * the process's last word, goes to its standard error.) One line: "larder[PID]: " is put in front, a newline behind.
+ */
 void log_line(const struct larder_text *line);
 void log_string(const char *line);
 

@@ -14,7 +14,7 @@ struct larder_memory {
 	struct larder_staging staging;
 	struct larder_store store;
 	struct larder_pressure pressure;
-	int uffd;    /* both are descriptors in the internal threads' table, set before any handler starts */
+	int uffd; /* both are descriptors in the internal threads' table, set before any handler starts */
 	int pagemap;
 };
 

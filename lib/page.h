@@ -20,8 +20,8 @@
  *   POISONED    lost; a touch raises SIGBUS
  *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
- * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the busy
- * state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
+ * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
+ * busy state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
  *
  * Concurrency: `word` changes by compare-and-swap only. `handle` belongs to the owner of a busy page, and to the
  * reclaim thread for STAGED pages (it writes the handle before the swap to STORED publishes it).
@@ -109,8 +109,8 @@ static inline int page_may_become(enum page_state from, enum page_state to)
 		[PAGE_MOVING] = 1 << PAGE_STAGED | 1 << PAGE_RESIDENT | 1 << PAGE_FRESH,
 		[PAGE_STAGED] = 1 << PAGE_STORED | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
 		[PAGE_STORED] = 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
-		[PAGE_RESTORING] = 1 << PAGE_RESIDENT | 1 << PAGE_FRESH | 1 << PAGE_STAGED | 1 << PAGE_STORED |
-				   1 << PAGE_POISONED,
+		[PAGE_RESTORING] =
+			1 << PAGE_RESIDENT | 1 << PAGE_FRESH | 1 << PAGE_STAGED | 1 << PAGE_STORED | 1 << PAGE_POISONED,
 		[PAGE_DISCARDING] = 1 << PAGE_FRESH,
 		[PAGE_POISONED] = 1 << PAGE_DISCARDING,
 	};
@@ -123,11 +123,13 @@ static inline uint64_t page_load(const struct larder_page *page)
 	return atomic_load_explicit(&page->word, memory_order_acquire);
 }
 
-/* Change the word if it still is *word; else *word is what it is now. Acquire and release, so that content follows the state. */
+/* Change the word if it still is *word; else *word is what it is now. Acquire and release, so that content follows the
+ * state. */
 static inline int page_change(struct larder_page *page, uint64_t *word, uint64_t to)
 {
 	larder_assert(page_may_become(page_state(*word), page_state(to)));
-	return atomic_compare_exchange_strong_explicit(&page->word, word, to, memory_order_acq_rel, memory_order_acquire);
+	return atomic_compare_exchange_strong_explicit(&page->word, word, to, memory_order_acq_rel,
+						       memory_order_acquire);
 }
 
 /* Become the owner of a page that is not busy, keeping tier, credit and slot in the word for the owner to read. */

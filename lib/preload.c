@@ -4,10 +4,9 @@
  * `larder run` puts this object and libjemalloc.so.2 in LD_PRELOAD and the settings into the environment:
  *   LARDER_LIMIT  SIZE or N%, as on the command line; unset or empty = no limit
  *   LARDER_LOG    absolute name of the log file; unset = standard error
- *   LARDER_PID    the process in which a failure to start ends the program. Its descendants inherit the settings; one that cannot start
- *                 Larder (a sandbox, say) runs without it.
- * The constructor starts the service before main(). The functions below stand in front of libc's and jemalloc's; each does its
- * part and calls on.
+ *   LARDER_PID    the process in which a failure to start ends the program. Its descendants inherit the settings; one
+ * that cannot start Larder (a sandbox, say) runs without it. The constructor starts the service before main(). The
+ * functions below stand in front of libc's and jemalloc's; each does its part and calls on.
  */
 #include "limit.h"
 #include "log.h"
@@ -42,15 +41,17 @@ static void find_real_functions(void)
 }
 
 /*
- * Is the malloc that the program calls the one that was hooked? A program may bring its own. jemalloc knows its own memory; addresses of functions tell
- * nothing, because in a program that is not position-independent they are the program's.
+ * Is the malloc that the program calls the one that was hooked? A program may bring its own. jemalloc knows its own
+ * memory; addresses of functions tell nothing, because in a program that is not position-independent they are the
+ * program's.
  */
 static int program_uses_jemalloc(void)
 {
 	void *p = malloc(1);
 	unsigned arena;
 	size_t bytes = sizeof(arena);
-	int err = real.jemalloc.mallctl ? real.jemalloc.mallctl("arenas.lookup", &arena, &bytes, &p, sizeof(p)) : ENOENT;
+	int err =
+		real.jemalloc.mallctl ? real.jemalloc.mallctl("arenas.lookup", &arena, &bytes, &p, sizeof(p)) : ENOENT;
 
 	free(p);
 	return err == 0;
@@ -136,6 +137,18 @@ LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
 	return result < 0 ? -1 : 0;
 }
 
+/*
+ * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be dropped. Refused as
+ * the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a range works.
+ */
+LARDER_PUBLIC int mlockall(int flags)
+{
+	if (!process_is_managed())
+		return (int)syscall(SYS_mlockall, flags);
+	errno = ENOMEM;
+	return -1;
+}
+
 LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
 {
 	if (!real.jemalloc.mallctl)
@@ -146,7 +159,8 @@ LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *
 	return real.jemalloc.mallctl(name, old, old_bytes, new_value, new_bytes);
 }
 
-/* _Fork runs no pthread_atfork handlers, so it does here what they would. fork() runs them and does not come this way. */
+/* _Fork runs no pthread_atfork handlers, so it does here what they would. fork() runs them and does not come this way.
+ */
 LARDER_PUBLIC pid_t _Fork(void)
 {
 	pid_t pid;

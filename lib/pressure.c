@@ -8,13 +8,15 @@
 #include "stats.h"
 
 /*
- * Watermarks in parts of the limit: high is 1/100 below it and low another 1/100 below that. Close to the limit, because what is left free
- * comes off the resident pages, which are few when much is compressed (at a limit of 50 % and a ratio of 2.7, one MB less to use is
- * 1.7 MB less resident); and far enough apart for a batch, at limits that matter. Faults are put off at 1/100 above.
+ * Watermarks in parts of the limit: high is 1/100 below it and low another 1/100 below that. Close to the limit,
+ * because what is left free comes off the resident pages, which are few when much is compressed (at a limit of 50 % and
+ * a ratio of 2.7, one MB less to use is 1.7 MB less resident); and far enough apart for a batch, at limits that matter.
+ * Faults are put off at 1/100 above.
  */
 enum { WATERMARK_DIVISOR = 100 };
 
-/* The rest of the process counts beyond 1/25 of the limit, and 1/8 at most; so RSS stays below the limit + 4 % while the rest is small. */
+/* The rest of the process counts beyond 1/25 of the limit, and 1/8 at most; so RSS stays below the limit + 4 % while
+ * the rest is small. */
 enum { REST_GRACE_DIVISOR = 25, REST_MOST_DIVISOR = 8 };
 
 /* An allocation waits in slices, and no longer than this altogether: then the program goes on above its limit. */
@@ -100,7 +102,8 @@ void pressure_measure_rest(struct larder_memory *m)
 
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m)
 {
-	uint64_t limit = limit_bytes(m), attained = atomic_load_explicit(&m->pressure.attained_bytes, memory_order_relaxed);
+	uint64_t limit = limit_bytes(m),
+		 attained = atomic_load_explicit(&m->pressure.attained_bytes, memory_order_relaxed);
 	uint64_t effective = attained > limit ? attained : limit, step = effective / WATERMARK_DIVISOR;
 
 	return (struct larder_watermarks){ limit, effective, effective - step, effective - 2 * step };

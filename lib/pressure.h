@@ -1,17 +1,19 @@
 /*
  * Pressure: what Larder makes the process cost, the limit on it, and who waits for whom.
  *
- * The cost counts pages that are resident or may be (unwatched), staging slots, the tiers' RAM and all tables; and of the rest of the
- * process's RSS (its text, stacks, what jemalloc had before us) what exceeds 4 % of the limit, up to 1/8 of it. So a limit means what ps(1)
- * shows, within 5 %. Beyond that share the rest is the program's own affair: no heap, however small, could make up for it. Reclaim starts when the cost passes the high
- * watermark and stops at the low one. Two things keep a fast program from running away from reclaim:
+ * The cost counts pages that are resident or may be (unwatched), staging slots, the tiers' RAM and all tables; and of
+ * the rest of the process's RSS (its text, stacks, what jemalloc had before us) what exceeds 4 % of the limit, up to
+ * 1/8 of it. So a limit means what ps(1) shows, within 5 %. Beyond that share the rest is the program's own affair: no
+ * heap, however small, could make up for it. Reclaim starts when the cost passes the high watermark and stops at the
+ * low one. Two things keep a fast program from running away from reclaim:
  *  - extent allocation waits while the cost is above the limit (pressure_admit);
- *  - faults that would add a page are put off while the cost is well above it: the handler leaves the fault unanswered and reclaim
- *    wakes the region when there is room again (pressure_should_put_off, `put_off`).
+ *  - faults that would add a page are put off while the cost is well above it: the handler leaves the fault unanswered
+ * and reclaim wakes the region when there is room again (pressure_should_put_off, `put_off`).
  *
- * When reclaim finds that nothing more can be taken, the limit is *unmet*: what was reached, and a little, becomes the limit in its place
- * (`attained_bytes`), so that the program goes on but cannot grow without being reclaimed; the log and the statistics say so, and reclaim tries
- * for the real limit again at growing intervals.
+ * When reclaim finds that nothing more can be taken, the limit is *unmet*: what was reached, and a little, becomes the
+ * limit in its place
+ * (`attained_bytes`), so that the program goes on but cannot grow without being reclaimed; the log and the statistics
+ * say so, and reclaim tries for the real limit again at growing intervals.
  */
 #ifndef LARDER_PRESSURE_H
 #define LARDER_PRESSURE_H
@@ -27,20 +29,20 @@ struct larder_memory;
 
 struct larder_pressure {
 	/* Set before threads start, then constant. */
-	uint64_t limit_bytes;  /* 0 = none, or see limit_percent */
+	uint64_t limit_bytes;	/* 0 = none, or see limit_percent */
 	unsigned limit_percent; /* 0 = none */
-	uint64_t fixed_bytes;  /* stacks, scratch and tables that do not grow */
-	int statm;	       /* /proc/self/statm, in the internal threads' descriptor table */
+	uint64_t fixed_bytes;	/* stacks, scratch and tables that do not grow */
+	int statm;		/* /proc/self/statm, in the internal threads' descriptor table */
 
 	_Atomic uint64_t other_bytes; /* the rest of the process's RSS, as last measured by the reclaim thread */
 
-	struct larder_event wanted;   /* posted to the reclaim thread: look again */
-	_Atomic uint32_t asleep;      /* 1 while the reclaim thread waits on `wanted` */
-	struct larder_event relieved; /* posted by the reclaim thread after each step */
+	struct larder_event wanted;	 /* posted to the reclaim thread: look again */
+	_Atomic uint32_t asleep;	 /* 1 while the reclaim thread waits on `wanted` */
+	struct larder_event relieved;	 /* posted by the reclaim thread after each step */
 	_Atomic uint64_t attained_bytes; /* 0, or more than the limit: what stands in for it while it is unmet */
-	_Atomic uint32_t suspended;   /* 1: nobody waits for reclaim, which is busy with a fork */
-	_Atomic uint32_t put_off;     /* 1: faults were left unanswered; reclaim wakes the region when it can */
-	_Atomic uint32_t wake_region; /* 1: a program thread asks the reclaim thread to wake the region */
+	_Atomic uint32_t suspended;	 /* 1: nobody waits for reclaim, which is busy with a fork */
+	_Atomic uint32_t put_off;	 /* 1: faults were left unanswered; reclaim wakes the region when it can */
+	_Atomic uint32_t wake_region;	 /* 1: a program thread asks the reclaim thread to wake the region */
 };
 
 struct larder_watermarks {
@@ -62,14 +64,16 @@ void pressure_notice(struct larder_memory *m);
 /* Wake the reclaim thread to look at its requests. */
 void pressure_wake_reclaim(struct larder_memory *m);
 
-/* Called when `bytes` have been handed out: notice, and wait for reclaim while the cost is above the limit. Program threads. */
+/* Called when `bytes` have been handed out: notice, and wait for reclaim while the cost is above the limit. Program
+ * threads. */
 void pressure_admit(struct larder_memory *m);
 
 /* Should a fault that adds a page be left for later? Handlers. */
 int pressure_should_put_off(const struct larder_memory *m);
 
 /*
- * Bring the gauges in `to` up to date: in the statistics page, where the last of several writers wins, or in a copy. Any thread.
+ * Bring the gauges in `to` up to date: in the statistics page, where the last of several writers wins, or in a copy.
+ * Any thread.
  */
 void pressure_publish(const struct larder_memory *m, struct larder_stats *to);
 

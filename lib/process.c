@@ -1,9 +1,9 @@
 /*
  * The process under Larder. See process.h.
  *
- * Fork, in this version: the parent brings every page back before the fork, so the child's copy is plain memory, and the child runs
- * without Larder. Correct, at the price of exceeding the limit while the fork happens. (A userfaultfd does not follow a fork: an
- * evicted page would read as zeroes in the child.)
+ * Fork, in this version: the parent brings every page back before the fork, so the child's copy is plain memory, and
+ * the child runs without Larder. Correct, at the price of exceeding the limit while the fork happens. (A userfaultfd
+ * does not follow a fork: an evicted page would read as zeroes in the child.)
  */
 #include "process.h"
 
@@ -68,7 +68,8 @@ int process_advise(void *addr, size_t bytes, int advice, int *result)
 
 	if (!r->base || (advice != MADV_DONTNEED && advice != MADV_FREE))
 		return 0;
-	if ((uintptr_t)addr % PAGE_BYTES || !region_contains(r, addr) || rounded > (size_t)(r->base + r->bytes - (char *)addr))
+	if ((uintptr_t)addr % PAGE_BYTES || !region_contains(r, addr) ||
+	    rounded > (size_t)(r->base + r->bytes - (char *)addr))
 		return 0;
 	*result = discard(&service.memory, addr, rounded);
 	return 1;

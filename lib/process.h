@@ -22,7 +22,8 @@ int process_start(const struct process_setup *setup);
 /* 1 when process_start() has succeeded in this process, and it is not a forked child. */
 int process_is_managed(void);
 
-/* madvise(2) for the program: 1 and the result in *result when the advice concerned managed memory and is done, else 0. */
+/* madvise(2) for the program: 1 and the result in *result when the advice concerned managed memory and is done, else 0.
+ */
 int process_advise(void *addr, size_t bytes, int advice, int *result);
 
 int64_t process_reclaim(uint64_t bytes);

@@ -1,9 +1,10 @@
 /*
  * Reclaim. See reclaim.h for the requests, evict.h for the mechanism, pressure.h for when it runs.
  *
- * One thread, so that pages leave in one order and the ring has one writer; it handles about 1 GB/s, bounded by compression.
- * A cycle: put unwatched chunks under watch; ask the allocator for what it holds free; then keep staging filled to its target and write
- * out its tail, until the cost is at the low watermark or a few turns of the clock have brought nothing (the limit is *unmet*).
+ * One thread, so that pages leave in one order and the ring has one writer; it handles about 1 GB/s, bounded by
+ * compression. A cycle: put unwatched chunks under watch; ask the allocator for what it holds free; then keep staging
+ * filled to its target and write out its tail, until the cost is at the low watermark or a few turns of the clock have
+ * brought nothing (the limit is *unmet*).
  */
 #include "reclaim.h"
 
@@ -13,8 +14,8 @@
 #include "uffd.h"
 
 /*
- * Turns without an eviction after which nothing more can be taken: more than the credit that pages in use have (fault.c), so that
- * all of them have been tried, fewer than incompressible ones get.
+ * Turns without an eviction after which nothing more can be taken: more than the credit that pages in use have
+ * (fault.c), so that all of them have been tried, fewer than incompressible ones get.
  */
 enum { IDLE_TURNS_MAX = 5 };
 
@@ -25,8 +26,9 @@ enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 
 enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 10 };
 
 /*
- * Room above what was attained when the limit is unmet, as a share of the limit. Generous: the limit is broken anyway, and with pages
- * compressed 2 to 1 it gives the program a quarter of the limit more to work in, instead of faulting without end.
+ * Room above what was attained when the limit is unmet, as a share of the limit. Generous: the limit is broken anyway,
+ * and with pages compressed 2 to 1 it gives the program a quarter of the limit more to work in, instead of faulting
+ * without end.
  */
 enum { ATTAINED_ROOM_DIVISOR = 8 };
 
@@ -83,8 +85,8 @@ static void watch_all(struct larder_memory *m)
 }
 
 /*
- * Memory that the allocator has freed but still holds goes first: it is worth nothing. A program thread does it, since the allocator's
- * own data is managed memory; waiting for it is bounded, since it may itself wait for us.
+ * Memory that the allocator has freed but still holds goes first: it is worth nothing. A program thread does it, since
+ * the allocator's own data is managed memory; waiting for it is bounded, since it may itself wait for us.
  */
 static void purge_allocator(struct larder_reclaim *r)
 {
@@ -160,7 +162,9 @@ static void report_unmet(const struct larder_memory *m)
 	text_number(&t, pressure_watermarks(m).limit_bytes >> 20);
 	text_string(&t, " MiB cannot be met: ");
 	text_number(&t, pressure_usage_bytes(m) >> 20);
-	text_string(&t, " MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise --limit");
+	text_string(
+		&t,
+		" MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise --limit");
 	log_line(&t);
 }
 
@@ -175,8 +179,7 @@ static void give_up(struct larder_reclaim *r)
 	if (!STATS_GET(limit_unmet))
 		STATS_ADD(limit_unmet_events, 1);
 	STATS_SET(limit_unmet, 1);
-	atomic_store(&m->pressure.attained_bytes,
-		     usage + pressure_watermarks(m).limit_bytes / ATTAINED_ROOM_DIVISOR);
+	atomic_store(&m->pressure.attained_bytes, usage + pressure_watermarks(m).limit_bytes / ATTAINED_ROOM_DIVISOR);
 	r->retry_ns = min64(max64(2 * r->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
 	r->retry_at_ns = sys_now_ns() + r->retry_ns;
 }
@@ -267,7 +270,8 @@ static void restore_all(struct larder_reclaim *r)
 			i += to_end;
 			continue;
 		}
-		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, words);
+		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED,
+				    words);
 		if (n) {
 			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */
 			continue;

@@ -171,7 +171,8 @@ static int scan_present(struct larder_region *r, size_t first, int pagemap)
 		if (n < 0)
 			return (int)n;
 		for (long i = 0; i < n; i++)
-			mark_resident(r, region_index(r, (void *)found[i].start), region_index(r, (void *)found[i].end));
+			mark_resident(r, region_index(r, (void *)found[i].start),
+				      region_index(r, (void *)found[i].end));
 		arg.start = arg.walk_end;
 	}
 	return 0;
@@ -189,7 +190,8 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 	if (!err && !chunk_is_watched(c)) {
 		/*
 		 * Registered, so what is missing from here on faults to us, and the handlers find it FRESH. A scan that
-		 * fails would leave present pages FRESH for ever: they would only never be evicted, so it loses nothing.
+		 * fails would leave present pages FRESH for ever: they would only never be evicted, so it loses
+		 * nothing.
 		 */
 		err = scan_present(r, first, pagemap);
 		atomic_store_explicit(&c->watched, 1, memory_order_release);

@@ -1,17 +1,18 @@
 /*
  * The region: one reserved range of addresses, all that Larder manages, and the table of its pages.
  *
- * The range is PROT_NONE until memory is handed out, so a reservation costs neither RAM nor commit charge. Memory is handed
- * out from the bottom (`top` grows) and never taken back as addresses: jemalloc keeps what it frees and uses it again.
- * The page index of an address is a subtraction. The page table is a flat array in a lazily populated mapping: 16 bytes a page,
- * touched only where memory is watched.
+ * The range is PROT_NONE until memory is handed out, so a reservation costs neither RAM nor commit charge. Memory is
+ * handed out from the bottom (`top` grows) and never taken back as addresses: jemalloc keeps what it frees and uses it
+ * again. The page index of an address is a subtraction. The page table is a flat array in a lazily populated mapping:
+ * 16 bytes a page, touched only where memory is watched.
  *
- * A chunk is 2 MiB. A chunk is *unwatched* from birth: the kernel zero-fills it at full speed and its entries all read FRESH,
- * whatever is in its pages. Pressure makes the reclaim thread *watch* it: register it with userfaultfd and mark what is present RESIDENT.
- * From then on the table is exact: pages appear only through restore.c and vanish only through reclaim.c and discard.c.
+ * A chunk is 2 MiB. A chunk is *unwatched* from birth: the kernel zero-fills it at full speed and its entries all read
+ * FRESH, whatever is in its pages. Pressure makes the reclaim thread *watch* it: register it with userfaultfd and mark
+ * what is present RESIDENT. From then on the table is exact: pages appear only through restore.c and vanish only
+ * through reclaim.c and discard.c.
  *
- * Locks, in order: grow_lock, then one chunk's lock. A chunk lock orders watching, eviction and discarding in that chunk;
- * fault handlers take neither, they work page by page (page.h).
+ * Locks, in order: grow_lock, then one chunk's lock. A chunk lock orders watching, eviction and discarding in that
+ * chunk; fault handlers take neither, they work page by page (page.h).
  */
 #ifndef LARDER_REGION_H
 #define LARDER_REGION_H
@@ -28,10 +29,11 @@ enum { CHUNK_SHIFT = 21, CHUNK_BYTES = 1 << CHUNK_SHIFT, CHUNK_PAGES = CHUNK_BYT
 
 struct larder_chunk {
 	struct larder_mutex lock;
-	_Atomic uint32_t watched;	   /* written under lock; 0 to 1, never back */
-	uint32_t allocated_pages;	   /* under lock: pages handed out */
-	_Atomic uint32_t around_next;	   /* fault-around: page index where a sequential reader would fault next (low 32 bits) */
-	_Atomic uint32_t around_window;	   /* and how many pages the last fault brought back; both are hints */
+	_Atomic uint32_t watched; /* written under lock; 0 to 1, never back */
+	uint32_t allocated_pages; /* under lock: pages handed out */
+	_Atomic uint32_t
+		around_next; /* fault-around: page index where a sequential reader would fault next (low 32 bits) */
+	_Atomic uint32_t around_window; /* and how many pages the last fault brought back; both are hints */
 };
 
 struct larder_region {
@@ -57,8 +59,8 @@ int region_open(struct larder_region *r, size_t max_bytes);
 void region_close(struct larder_region *r);
 
 /*
- * Hand out zeroed memory. bytes and alignment: multiples of a page, alignment a power of two. `at`: NULL, or the only address
- * that will do. Returns NULL when there is none.
+ * Hand out zeroed memory. bytes and alignment: multiples of a page, alignment a power of two. `at`: NULL, or the only
+ * address that will do. Returns NULL when there is none.
  */
 void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void *at);
 

@@ -1,8 +1,9 @@
 /*
  * Restore. See restore.h.
  *
- * Order of events for a page, so that its content is never in no place: content into the mapping (UFFDIO_COPY, which wakes the
- * faulting thread), then the state, then the old holder lets go. A crash of any step leaves the older holder in charge.
+ * Order of events for a page, so that its content is never in no place: content into the mapping (UFFDIO_COPY, which
+ * wakes the faulting thread), then the state, then the old holder lets go. A crash of any step leaves the older holder
+ * in charge.
  */
 #include "restore.h"
 
@@ -66,7 +67,8 @@ static int gather(struct larder_memory *m, struct larder_restorer *w, size_t ind
 	}
 }
 
-/* Copy into the mapping, whatever it takes. Returns bytes done, or the errno that says that the page cannot or need not be copied. */
+/* Copy into the mapping, whatever it takes. Returns bytes done, or the errno that says that the page cannot or need not
+ * be copied. */
 static long copy_in(struct larder_memory *m, size_t index, const char *from, size_t bytes)
 {
 	for (;;) {
@@ -138,7 +140,8 @@ static void refused(struct larder_memory *m, size_t index, uint64_t word, long e
 		larder_assert(page_state(word) == PAGE_FRESH || page_state(word) == PAGE_RESIDENT);
 		finish(m, index, word, page_word_resident(0));
 		break;
-	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need us; keep what we have. */
+	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need
+			 us; keep what we have. */
 	case -EINVAL:
 		release(m, index, word);
 		break;
@@ -152,8 +155,8 @@ static void refused(struct larder_memory *m, size_t index, uint64_t word, long e
 }
 
 /* Copy gathered pages in. Returns how many; *err says why there are not more. */
-static size_t copy_run(struct larder_memory *m, size_t first, const char *from, size_t n, const uint64_t *words, unsigned credit,
-		       long *err)
+static size_t copy_run(struct larder_memory *m, size_t first, const char *from, size_t n, const uint64_t *words,
+		       unsigned credit, long *err)
 {
 	size_t done = 0, batch = n;
 
@@ -162,7 +165,8 @@ static size_t copy_run(struct larder_memory *m, size_t first, const char *from, 
 		long copied = copy_in(m, first + done, from + done * PAGE_BYTES, batch * PAGE_BYTES);
 
 		if (copied < 0 && batch > 1) {
-			batch = 1; /* a batch may not span mappings (mprotect splits them), so ENOENT says nothing of its pages */
+			batch = 1; /* a batch may not span mappings (mprotect splits them), so ENOENT says nothing of
+				      its pages */
 			continue;
 		}
 		if (copied < 0) {

@@ -19,10 +19,10 @@ struct larder_restorer {
 int restorer_open(struct larder_restorer *w, struct larder_memory *m);
 
 /*
- * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was before.
- * The first page gets `credit`, the rest none. On return nobody owns any of them: each is RESIDENT, or POISONED when its content is
- * lost, or what it was when its mapping is gone or a page before it failed. Threads that wait for them are woken.
- * returns  pages made resident.
+ * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was
+ * before. The first page gets `credit`, the rest none. On return nobody owns any of them: each is RESIDENT, or POISONED
+ * when its content is lost, or what it was when its mapping is gone or a page before it failed. Threads that wait for
+ * them are woken. returns  pages made resident.
  */
 size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
 		     unsigned credit);

@@ -1,8 +1,9 @@
 /*
  * The service. See service.h.
  *
- * The caller's thread maps everything, then starts the reclaim thread, which owns a private descriptor table (thread.h). That thread opens
- * the userfaultfd and the pagemap, starts the fault handlers, which share its table, and reports whether all went well.
+ * The caller's thread maps everything, then starts the reclaim thread, which owns a private descriptor table
+ * (thread.h). That thread opens the userfaultfd and the pagemap, starts the fault handlers, which share its table, and
+ * reports whether all went well.
  */
 #include "service.h"
 
@@ -12,7 +13,8 @@
 #include "thread.h"
 #include "uffd.h"
 
-/* Address space to reserve: far more than any heap, little of what the architecture has. Halved where limits forbid it. */
+/* Address space to reserve: far more than any heap, little of what the architecture has. Halved where limits forbid it.
+ */
 #define REGION_MAX_BYTES ((size_t)1 << 40)
 
 /* RAM that a thread's scratch and bounce buffers take once used, roughly. */

@@ -1,13 +1,14 @@
 /*
  * The staging area: a ring of page slots that hold pages which left the program's mapping but are still in RAM.
  *
- * userfaultfd gives no accessed bit, so a page's time here is its reference test (Levy and Lipman, "Virtual Memory Management
- * in the VAX/VMS Operating System", 1982): UFFDIO_MOVE takes it out of the mapping without copying; touched here, it comes back for a
- * soft fault; untouched at the tail of the ring, it is compressed.
+ * userfaultfd gives no accessed bit, so a page's time here is its reference test (Levy and Lipman, "Virtual Memory
+ * Management in the VAX/VMS Operating System", 1982): UFFDIO_MOVE takes it out of the mapping without copying; touched
+ * here, it comes back for a soft fault; untouched at the tail of the ring, it is compressed.
  *
- * The reclaim thread alone moves `head` and `tail`. Slots are emptied in batches behind the tail, because every unmapping costs a
- * TLB shootdown; until then a slot whose page was taken back still holds a stale copy, which nobody reads.
- * Fault handlers read slot contents while they own (RESTORING) a page whose word names the slot; the tail waits for them.
+ * The reclaim thread alone moves `head` and `tail`. Slots are emptied in batches behind the tail, because every
+ * unmapping costs a TLB shootdown; until then a slot whose page was taken back still holds a stale copy, which nobody
+ * reads. Fault handlers read slot contents while they own (RESTORING) a page whose word names the slot; the tail waits
+ * for them.
  */
 #ifndef LARDER_STAGING_H
 #define LARDER_STAGING_H

@@ -1,6 +1,6 @@
 /*
- * The statistics page lives in a memfd mapping, for its name: `larder stat` finds it in /proc/PID/maps and reads it with
- * process_vm_readv. The descriptor is closed at once; the mapping ends with the process.
+ * The statistics page lives in a memfd mapping, for its name: `larder stat` finds it in /proc/PID/maps and reads it
+ * with process_vm_readv. The descriptor is closed at once; the mapping ends with the process.
  */
 #include "stats.h"
 

@@ -43,7 +43,8 @@ static int open_tier(struct larder_store *store, const struct larder_backend_ops
 	return 0;
 }
 
-int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers, uint64_t max_objects)
+int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers,
+	       uint64_t max_objects)
 {
 	int err = ntiers > LARDER_TIERS_MAX ? -EINVAL : 0;
 
@@ -201,7 +202,8 @@ static void tier_stats(const struct store_tier *tier, struct larder_tier_stats *
 	to->errors = read(&tier->errors);
 }
 
-void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX], uint64_t *same_pages)
+void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX],
+		 uint64_t *same_pages)
 {
 	int64_t same = atomic_load_explicit(&store->same_pages, memory_order_relaxed);
 

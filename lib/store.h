@@ -1,11 +1,11 @@
 /*
  * The store: the tiers, in order. It decides which tier takes a page, and asks the right one for it back.
  *
- * A page of one repeated 64-bit word takes no space: its place is the word itself. Every other page goes to the first tier that
- * gains by holding it.
+ * A page of one repeated 64-bit word takes no space: its place is the word itself. Every other page goes to the first
+ * tier that gains by holding it.
  *
- * Threads: any number may call at once, but one at a time for one place: its owner is whoever holds the page (page.h). Nothing here
- * allocates or touches managed memory, except for `page` as the caller gives it.
+ * Threads: any number may call at once, but one at a time for one place: its owner is whoever holds the page (page.h).
+ * Nothing here allocates or touches managed memory, except for `page` as the caller gives it.
  */
 #ifndef LARDER_STORE_H
 #define LARDER_STORE_H
@@ -36,16 +36,18 @@ struct larder_store {
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 };
 
-/* Open `ntiers` tiers, fastest first, for max_objects pages. `store` is zeroed. Returns 0, or a negative errno with nothing left open. */
-int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers, uint64_t max_objects);
+/* Open `ntiers` tiers, fastest first, for max_objects pages. `store` is zeroed. Returns 0, or a negative errno with
+ * nothing left open. */
+int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers,
+	       uint64_t max_objects);
 void store_close(struct larder_store *store);
 
 /* Map scratch memory for one calling thread. NULL when there is none. */
 void *store_scratch(const struct larder_store *store);
 
 /*
- * Store a copy of one page. Returns 0 and its place; -E2BIG when no tier would gain by it; else the error of the last tier that
- * failed. On error nothing is stored.
+ * Store a copy of one page. Returns 0 and its place; -E2BIG when no tier would gain by it; else the error of the last
+ * tier that failed. On error nothing is stored.
  */
 int store_put(struct larder_store *store, void *scratch, const void *page, struct store_place *place);
 
@@ -61,6 +63,7 @@ uint64_t store_compact(struct larder_store *store, uint64_t budget_bytes);
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);
 
-void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX], uint64_t *same_pages);
+void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX],
+		 uint64_t *same_pages);
 
 #endif

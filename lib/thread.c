@@ -5,8 +5,8 @@
  *
  *     guard page | stack ... | room below the control block | control block | room above it
  *
- * libc reaches static thread-local variables at negative offsets from the thread pointer and its own per-thread struct at
- * positive ones, so both sides have room.
+ * libc reaches static thread-local variables at negative offsets from the thread pointer and its own per-thread struct
+ * at positive ones, so both sides have room.
  */
 #include "thread.h"
 
@@ -98,8 +98,8 @@ static long clone_thread(unsigned long flags, struct start *start, void *tls)
 			 "call *%[main]\n\t"
 			 "1:"
 			 : "=a"(ret)
-			 : "a"(SYS_clone), "D"(flags), "S"((uintptr_t)start & ~(uintptr_t)15), "d"(0), "r"(r10), "r"(r8),
-			   "r"(r12), [main] "r"(thread_main)
+			 : "a"(SYS_clone), "D"(flags), "S"((uintptr_t)start & ~(uintptr_t)15), "d"(0), "r"(r10),
+			   "r"(r8), "r"(r12), [main] "r"(thread_main)
 			 : "rcx", "r11", "memory");
 	return ret;
 }

@@ -5,17 +5,20 @@
  *  - pthread_create allocates (the dynamic thread vector comes from malloc, so from managed memory, and a thread that
  *    serves faults would fault on its own bookkeeping);
  *  - libc counts pthreads: a program whose last thread calls pthread_exit would never end;
- *  - the first internal thread gets its own descriptor table, so a program that closes every descriptor it finds (daemons
- *    do) cannot close the userfaultfd, whose release would turn evicted pages into zeroes, and the program's own
+ *  - the first internal thread gets its own descriptor table, so a program that closes every descriptor it finds
+ * (daemons do) cannot close the userfaultfd, whose release would turn evicted pages into zeroes, and the program's own
  *    descriptor numbers stay as they would be without us.
  *
- * Each thread has a private block where libc expects its thread control block. Code that runs here must not use thread-local
- * storage; a stray errno lands in that block and harms nobody, a stray dynamic TLS access crashes at once. All signals are blocked.
+ * Each thread has a private block where libc expects its thread control block. Code that runs here must not use
+ * thread-local storage; a stray errno lands in that block and harms nobody, a stray dynamic TLS access crashes at once.
+ * All signals are blocked.
  */
 #ifndef LARDER_THREAD_H
 #define LARDER_THREAD_H
 
-enum { THREAD_OWN_FILES = 1 }; /* start with a private descriptor table that holds standard error alone, instead of sharing the starter's */
+enum {
+	THREAD_OWN_FILES = 1
+}; /* start with a private descriptor table that holds standard error alone, instead of sharing the starter's */
 
 /*
  * Start `run(arg)` on a new thread called `name` (15 characters at most). run must not return.

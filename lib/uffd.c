@@ -7,8 +7,7 @@
 #include "sys.h"
 
 /* THREAD_ID lets a debug build recognise a fault raised by one of Larder's own threads. */
-#define NEEDED_FEATURES \
-	((uint64_t)UFFD_FEATURE_MOVE | (uint64_t)UFFD_FEATURE_POISON | (uint64_t)UFFD_FEATURE_THREAD_ID)
+#define NEEDED_FEATURES ((uint64_t)UFFD_FEATURE_MOVE | (uint64_t)UFFD_FEATURE_POISON | (uint64_t)UFFD_FEATURE_THREAD_ID)
 
 static int handshake(int fd)
 {

@@ -32,8 +32,9 @@ long uffd_copy(int fd, void *dst, const void *src, size_t bytes);
 long uffd_zero(int fd, void *dst, size_t bytes);
 
 /*
- * Move the pages at src to dst without copying. Returns bytes done, or a negative errno when nothing was done; -ENOENT: the first page is missing
- * in src. (The kernel could skip such holes; then a hole would look like a moved page, and reading it would hang the reader.)
+ * Move the pages at src to dst without copying. Returns bytes done, or a negative errno when nothing was done; -ENOENT:
+ * the first page is missing in src. (The kernel could skip such holes; then a hole would look like a moved page, and
+ * reading it would hang the reader.)
  */
 long uffd_move(int fd, void *dst, void *src, size_t bytes);
 

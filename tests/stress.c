@@ -1,13 +1,16 @@
 /*
- * Stress: threads write, verify, grow, shrink and free blocks with known contents, over a heap of a given size. Every byte is checked
- * against what was written. Run it plain, under `larder run`, or built with IN_PROCESS, where it starts Larder itself (so that sanitizers, which bring
- * their own malloc, can be used) and allocates through jemalloc's extended interface.
+ * Stress: threads write, verify, grow, shrink and free blocks with known contents, over a heap of a given size. Every
+ * byte is checked against what was written. Run it plain, under `larder run`, or built with IN_PROCESS, where it starts
+ * Larder itself (so that sanitizers, which bring their own malloc, can be used) and allocates through jemalloc's
+ * extended interface.
  *
  *   stress [--heap MIB] [--seconds N] [--threads N] [--seed N] [--limit MIB|N%] [--expect-evictions]
  *
- * Exit status: 0 no mismatch, 1 a mismatch or a broken expectation, 2 usage. The seed is printed; the same seed does the same operations
- * in each thread.
+ * Exit status: 0 no mismatch, 1 a mismatch or a broken expectation, 2 usage. The seed is printed; the same seed does
+ * the same operations in each thread.
  */
+#include "mix.h"
+
 #include <larder/larder.h>
 
 #include <getopt.h>
@@ -67,7 +70,8 @@ static struct {
 	uint64_t seed;
 } options = { .heap_mib = 256, .seconds = 10, .threads = 4 };
 
-/* What a block must contain follows from its seed and size. Blocks are lists of their own: this table is the only other copy. */
+/* What a block must contain follows from its seed and size. Blocks are lists of their own: this table is the only other
+ * copy. */
 struct block {
 	uint64_t *data;
 	size_t words;
@@ -84,17 +88,8 @@ struct worker {
 	uint64_t operations, mismatches;
 };
 
-static _Atomic int stop; /* 1: come to rest; 2: free everything and end */
+static _Atomic int stop;	 /* 1: come to rest; 2: free everything and end */
 static _Atomic unsigned at_rest; /* workers that did */
-
-/* splitmix64 (Steele, Lea, Flood, 2014) */
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
-}
 
 static uint64_t next_random(struct worker *w)
 {
@@ -102,8 +97,8 @@ static uint64_t next_random(struct worker *w)
 }
 
 /*
- * Word i of a block. Of 32 blocks one is incompressible, four are one repeated word, the rest compress well (about 12 to 1), so that
- * small limits can be met.
+ * Word i of a block. Of 32 blocks one is incompressible, four are one repeated word, the rest compress well (about 12
+ * to 1), so that small limits can be met.
  */
 static uint64_t expected(uint64_t seed, size_t i)
 {
@@ -134,8 +129,9 @@ static void verify(struct worker *w, const struct block *b, size_t from, size_t 
 		if (b->data[i] == want)
 			continue;
 		if (w->mismatches++ < 5)
-			fprintf(stderr, "stress: thread %u: %p word %zu of %zu: got %016" PRIx64 ", want %016" PRIx64 "\n", w->id,
-				(void *)b->data, i, b->words, b->data[i], want);
+			fprintf(stderr,
+				"stress: thread %u: %p word %zu of %zu: got %016" PRIx64 ", want %016" PRIx64 "\n",
+				w->id, (void *)b->data, i, b->words, b->data[i], want);
 	}
 }
 
@@ -271,13 +267,15 @@ static size_t rss_kib(void)
 	return kib;
 }
 
-/* Does the process stay within its limit once it has come to rest? The RSS of the program before it allocated is not Larder's. */
+/* Does the process stay within its limit once it has come to rest? The RSS of the program before it allocated is not
+ * Larder's. */
 static int check_limit(const struct larder_stats *s, size_t rss_before_kib)
 {
 	size_t rss = rss_kib(), managed = rss > rss_before_kib ? rss - rss_before_kib : 0;
 	size_t allowed = s->limit_bytes / 1024 + s->limit_bytes / 1024 / 20;
 
-	printf("stress: limit %" PRIu64 " MiB, usage %" PRIu64 " MiB, RSS %zu MiB of which %zu MiB before the heap; %s\n",
+	printf("stress: limit %" PRIu64 " MiB, usage %" PRIu64
+	       " MiB, RSS %zu MiB of which %zu MiB before the heap; %s\n",
 	       s->limit_bytes / MIB, s->usage_bytes / MIB, rss / 1024, rss_before_kib / 1024,
 	       s->limit_unmet ? "limit unmet" : "limit met");
 	if (s->limit_bytes == 0 || s->limit_unmet || managed <= allowed)
@@ -323,9 +321,12 @@ static void parse_limit(const char *text)
 static int parse(int argc, char **argv)
 {
 	static const struct option known[] = {
-		{ "heap", required_argument, NULL, 'h' },    { "seconds", required_argument, NULL, 's' },
-		{ "threads", required_argument, NULL, 't' }, { "seed", required_argument, NULL, 'r' },
-		{ "limit", required_argument, NULL, 'l' },   { "expect-evictions", no_argument, NULL, 'e' },
+		{ "heap", required_argument, NULL, 'h' },
+		{ "seconds", required_argument, NULL, 's' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "seed", required_argument, NULL, 'r' },
+		{ "limit", required_argument, NULL, 'l' },
+		{ "expect-evictions", no_argument, NULL, 'e' },
 		{ 0 },
 	};
 	int c;
@@ -361,7 +362,8 @@ static int start_larder(void)
 {
 #ifdef IN_PROCESS
 	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
-	struct larder_options o = { .limit_bytes = (uint64_t)options.limit_mib * MIB, .limit_percent = options.limit_percent };
+	struct larder_options o = { .limit_bytes = (uint64_t)options.limit_mib * MIB,
+				    .limit_percent = options.limit_percent };
 
 	return process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc });
 #else
@@ -384,7 +386,8 @@ int main(int argc, char **argv)
 	int err;
 
 	if (parse(argc, argv) < 0 || options.threads > 64) {
-		fprintf(stderr, "usage: stress [--heap MIB] [--seconds N] [--threads N<=64] [--seed N] [--limit MIB|N%%] [--expect-evictions]\n");
+		fprintf(stderr,
+			"usage: stress [--heap MIB] [--seconds N] [--threads N<=64] [--seed N] [--limit MIB|N%%] [--expect-evictions]\n");
 		return 2;
 	}
 	err = start_larder();
@@ -392,8 +395,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "stress: cannot start (%d)\n", err);
 		return 2;
 	}
-	printf("stress: heap %zu MiB, %u threads, %u s, seed %" PRIu64 "\n", options.heap_mib, options.threads, options.seconds,
-	       options.seed);
+	printf("stress: heap %zu MiB, %u threads, %u s, seed %" PRIu64 "\n", options.heap_mib, options.threads,
+	       options.seconds, options.seed);
 	fflush(stdout);
 	rss_before = rss_kib();
 	for (unsigned i = 0; i < options.threads; i++) {

@@ -57,8 +57,9 @@ static void percentages_are_read(void **state)
 
 static void what_is_no_limit_is_refused(void **state)
 {
-	static const char *const texts[] = { "", " 1G", "abc", "-1", "+1G", "M", "%", "5Q", "1Gi", "1GiBs", "1G ", "1.G",
-					     ".5G", "1,5G", "50 %", "50%%", "1e9", "0x10000000", "1MM", "1.5%" };
+	static const char *const texts[] = { "",     " 1G",  "abc",   "-1",	    "+1G", "M",	  "%",
+					     "5Q",   "1Gi",  "1GiBs", "1G ",	    "1.G", ".5G", "1,5G",
+					     "50 %", "50%%", "1e9",   "0x10000000", "1MM", "1.5%" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
@@ -67,7 +68,9 @@ static void what_is_no_limit_is_refused(void **state)
 
 static void impossible_limits_are_refused(void **state)
 {
-	static const char *const texts[] = { "0", "0%", "101%", "1k", "15M", "16777215", "8388608T", "99999999999999999999", "16777216T" };
+	static const char *const texts[] = { "0",	 "0%",	     "101%",	 "1k",
+					     "15M",	 "16777215", "8388608T", "99999999999999999999",
+					     "16777216T" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)

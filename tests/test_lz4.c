@@ -213,7 +213,8 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Of 64 lines of 64 bytes `noise` are random, the others records that differ in a counter: as heaps are, mixed in blocks, not in words. */
+/* Of 64 lines of 64 bytes `noise` are random, the others records that differ in a counter: as heaps are, mixed in
+ * blocks, not in words. */
 static void make_mixed_page(uint64_t *page, unsigned noise)
 {
 	for (unsigned line = 0; line < 64; line++) {
@@ -230,11 +231,13 @@ static uint64_t lz4_alone_ns(const uint64_t *pages, unsigned kinds)
 	uint64_t t = now_ns();
 
 	for (unsigned i = 0; i < PAGES; i++)
-		LZ4_compress_fast_extState(lz4.scratch, (const char *)(pages + i % kinds * PAGE / 8), to, PAGE, PACK_MAX_BYTES, 1);
+		LZ4_compress_fast_extState(lz4.scratch, (const char *)(pages + i % kinds * PAGE / 8), to, PAGE,
+					   PACK_MAX_BYTES, 1);
 	return (now_ns() - t) / PAGES;
 }
 
-/* Not a claim but a measurement, of pages that LZ4 makes 2.2 times smaller on average. The second round is the steady state. */
+/* Not a claim but a measurement, of pages that LZ4 makes 2.2 times smaller on average. The second round is the steady
+ * state. */
 static void cost_of_a_page(void **state)
 {
 	enum { KINDS = 512, STRIDE = 7919 };
@@ -256,9 +259,10 @@ static void cost_of_a_page(void **state)
 		for (uint64_t i = 0; i < PAGES; i++)
 			ops->drop(lz4.backend, handles[i * STRIDE % PAGES]);
 		t[3] = now_ns();
-		print_message("  round %d, ratio %.2f: put %lu ns (LZ4 alone %lu), get %lu ns, drop %lu ns, both in random order\n", round,
-			      ratio, (t[1] - t[0]) / PAGES, lz4_alone_ns(pages, KINDS), (t[2] - t[1]) / PAGES,
-			      (t[3] - t[2]) / PAGES);
+		print_message(
+			"  round %d, ratio %.2f: put %lu ns (LZ4 alone %lu), get %lu ns, drop %lu ns, both in random order\n",
+			round, ratio, (t[1] - t[0]) / PAGES, lz4_alone_ns(pages, KINDS), (t[2] - t[1]) / PAGES,
+			(t[3] - t[2]) / PAGES);
 	}
 	munmap(pages, KINDS * PAGE);
 	munmap(handles, PAGES * sizeof(*handles));

@@ -1,6 +1,6 @@
 /*
- * The packing allocator keeps what it is given, and keeps it dense. Single-threaded; tests/test_store_threads.c runs it from many threads.
- * LARDER_SEED=n replays a run.
+ * The packing allocator keeps what it is given, and keeps it dense. Single-threaded; tests/test_store_threads.c runs it
+ * from many threads. LARDER_SEED=n replays a run.
  */
 #include "pack.h"
 
@@ -250,11 +250,12 @@ static void shelf_expect_density(struct shelf *s, const char *when, double perce
 	uint64_t resident = resident_bytes(s->pack);
 	double density = 100.0 * (double)u.stored_bytes / (double)u.occupied_bytes;
 
-	print_message("  %-34s %6.1f MiB stored, density %.1f %%, free slabs %4.1f %%, holes %4.1f %%, metadata %.2f %%\n", when,
-		      (double)u.stored_bytes / MIB, density,
-		      100.0 * (double)s->pack->slabs.cached_bytes / (double)u.occupied_bytes,
-		      100.0 * (double)s->pack->slabs.hole_bytes / (double)u.occupied_bytes,
-		      100.0 * (double)u.metadata_bytes / (double)u.stored_bytes);
+	print_message(
+		"  %-34s %6.1f MiB stored, density %.1f %%, free slabs %4.1f %%, holes %4.1f %%, metadata %.2f %%\n",
+		when, (double)u.stored_bytes / MIB, density,
+		100.0 * (double)s->pack->slabs.cached_bytes / (double)u.occupied_bytes,
+		100.0 * (double)s->pack->slabs.hole_bytes / (double)u.occupied_bytes,
+		100.0 * (double)u.metadata_bytes / (double)u.stored_bytes);
 	assert_true(resident <= u.occupied_bytes);
 	if (density < percent)
 		fail_msg("%s: density %.2f %%, not %.0f %%", when, density, percent);
@@ -536,7 +537,7 @@ static void a_damaged_header_is_noticed(void **state)
 	pack_unpin(s.pack, s.items[0].handle);
 	*header ^= 1;
 	assert_null(pack_pin(s.pack, s.items[0].handle, &bytes));
-	assert_null(pack_pin(s.pack, 7, &bytes)); /* never given out */
+	assert_null(pack_pin(s.pack, 7, &bytes));		  /* never given out */
 	assert_null(pack_pin(s.pack, (uint64_t)1 << 40, &bytes)); /* beyond the table */
 	assert_null(pack_pin(s.pack, UINT64_MAX, &bytes));
 	*header ^= 1;

@@ -1,5 +1,6 @@
 /*
- * The page table entry under threads: one owner at a time, and nobody who waits is forgotten. Runs under ThreadSanitizer.
+ * The page table entry under threads: one owner at a time, and nobody who waits is forgotten. Runs under
+ * ThreadSanitizer.
  */
 #include "page.h"
 

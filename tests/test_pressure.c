@@ -1,6 +1,8 @@
 /*
- * The limit: held while memory fills at full speed, met by freed memory first, and reported when it cannot be met. Needs userfaultfd.
+ * The limit: held while memory fills at full speed, met by freed memory first, and reported when it cannot be met.
+ * Needs userfaultfd.
  */
+#include "mix.h"
 #include "process.h"
 
 #include <jemalloc/jemalloc.h>
@@ -43,14 +45,6 @@ static struct larder_stats now(void)
 
 	assert_int_equal(process_get_stats(&s), 0);
 	return s;
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
 }
 
 static uint64_t compressible(size_t i)
@@ -107,7 +101,8 @@ static void the_limit_holds_while_memory_fills_at_full_speed(void **state)
 		blocks[i] = mallocx(BLOCK, 0);
 		fill(blocks[i], BLOCK, compressible);
 	}
-	large = mallocx((size_t)2 * LIMIT_MIB * MIB, 0); /* one extent of twice the limit: no allocation to hold up inside it */
+	large = mallocx((size_t)2 * LIMIT_MIB * MIB,
+			0); /* one extent of twice the limit: no allocation to hold up inside it */
 	fill(large, (size_t)2 * LIMIT_MIB * MIB, compressible);
 	atomic_store(&stop_watching, 1);
 	pthread_join(watcher, NULL);
@@ -148,7 +143,8 @@ static void touching_fresh_memory_cannot_run_away(void **state)
 }
 
 /*
- * Memory that jemalloc holds free: blocks between others that stay, because it gives neighbours that add up to 8 MiB back at once.
+ * Memory that jemalloc holds free: blocks between others that stay, because it gives neighbours that add up to 8 MiB
+ * back at once.
  */
 static void make_dirty(unsigned arena, int blocks, void **kept)
 {
@@ -171,7 +167,8 @@ static void freed_memory_goes_before_useful_memory(void **state)
 	uint64_t *p;
 
 	(void)state;
-	/* Two arenas, which do not use each other's memory: together they are above the limit, the useful part alone is not. */
+	/* Two arenas, which do not use each other's memory: together they are above the limit, the useful part alone is
+	 * not. */
 	make_dirty(0, BLOCKS, kept);
 	p = mallocx((size_t)BLOCKS * MIB, MALLOCX_ARENA(1) | MALLOCX_TCACHE_NONE);
 	fill(p, (size_t)BLOCKS * MIB, compressible);

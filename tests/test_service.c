@@ -1,7 +1,8 @@
 /*
- * The whole service in one process: memory from hooked jemalloc arenas, evicted on request at the worst moment. Each test is named for the
- * claim that it proves. Needs userfaultfd.
+ * The whole service in one process: memory from hooked jemalloc arenas, evicted on request at the worst moment. Each
+ * test is named for the claim that it proves. Needs userfaultfd.
  */
+#include "mix.h"
 #include "process.h"
 
 #include <fcntl.h>
@@ -79,15 +80,8 @@ static struct larder_stats now(void)
 	return s;
 }
 
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15u;
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
-}
-
-/* Word i of a buffer: text-like, with pages in between that are same-filled (every 5th) or incompressible (every 7th). */
+/* Word i of a buffer: text-like, with pages in between that are same-filled (every 5th) or incompressible (every 7th).
+ */
 static uint64_t word_at(size_t i)
 {
 	size_t page = i / 512;
@@ -100,7 +94,8 @@ static uint64_t word_at(size_t i)
 }
 
 /*
- * At least 2 MiB, because up to that much of jemalloc's first arena dates from before it was hooked, and is not managed.
+ * At least 2 MiB, because up to that much of jemalloc's first arena dates from before it was hooked, and is not
+ * managed.
  */
 static uint64_t *buffer_new(size_t pages)
 {
@@ -457,7 +452,8 @@ static void child_checks(uint64_t *p)
 {
 	for (size_t i = 0; i < PAGES * 512; i++)
 		if (p[i] != word_at(i)) {
-			fprintf(stderr, "child: word %zu of page %zu is %016lx, not %016lx\n", i % 512, i / 512, p[i], word_at(i));
+			fprintf(stderr, "child: word %zu of page %zu is %016lx, not %016lx\n", i % 512, i / 512, p[i],
+				word_at(i));
 			_exit(1);
 		}
 	for (size_t i = 0; i < PAGES * 512; i += 512)

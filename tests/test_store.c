@@ -1,6 +1,6 @@
 /*
- * The store asks the tiers in order, and whatever they answer, nothing is lost: a page is in exactly one place, or stays with its owner.
- * The tiers here are the real one, with failures on demand.
+ * The store asks the tiers in order, and whatever they answer, nothing is lost: a page is in exactly one place, or
+ * stays with its owner. The tiers here are the real one, with failures on demand.
  */
 #include "store.h"
 
@@ -56,23 +56,23 @@ static int get_with(struct faults *f, void *backend, void *scratch, uint64_t han
 	return err ? err : larder_backend_lz4.get(backend, scratch, handle, page);
 }
 
-#define TIER_FUNCTIONS(n)                                                                              \
-	static int open_##n(void *b, uint64_t max)                                                     \
-	{                                                                                              \
-		return open_with(&faults[n], b, max);                                                  \
-	}                                                                                              \
-	static void close_##n(void *b)                                                                 \
-	{                                                                                              \
-		faults[n].opened--;                                                                    \
-		larder_backend_lz4.close(b);                                                           \
-	}                                                                                              \
-	static int put_##n(void *b, void *s, const void *page, uint64_t *h)                            \
-	{                                                                                              \
-		return put_with(&faults[n], b, s, page, h);                                            \
-	}                                                                                              \
-	static int get_##n(void *b, void *s, uint64_t h, void *page)                                   \
-	{                                                                                              \
-		return get_with(&faults[n], b, s, h, page);                                            \
+#define TIER_FUNCTIONS(n)                                                                                              \
+	static int open_##n(void *b, uint64_t max)                                                                     \
+	{                                                                                                              \
+		return open_with(&faults[n], b, max);                                                                  \
+	}                                                                                                              \
+	static void close_##n(void *b)                                                                                 \
+	{                                                                                                              \
+		faults[n].opened--;                                                                                    \
+		larder_backend_lz4.close(b);                                                                           \
+	}                                                                                                              \
+	static int put_##n(void *b, void *s, const void *page, uint64_t *h)                                            \
+	{                                                                                                              \
+		return put_with(&faults[n], b, s, page, h);                                                            \
+	}                                                                                                              \
+	static int get_##n(void *b, void *s, uint64_t h, void *page)                                                   \
+	{                                                                                                              \
+		return get_with(&faults[n], b, s, h, page);                                                            \
 	}
 TIER_FUNCTIONS(0)
 TIER_FUNCTIONS(1)
@@ -353,8 +353,8 @@ static void stats_name_the_tiers_and_cost_is_their_sum(void **state)
 	assert_int_equal(tier(0).objects, 1000);
 	assert_int_equal(tier(0).puts, 1000);
 	assert_true(tier(0).stored_bytes > 0 && tier(0).stored_bytes <= tier(0).occupied_bytes);
-	assert_int_equal(store_cost_bytes(&store), tier(0).occupied_bytes + tier(0).metadata_bytes + tier(1).occupied_bytes +
-							   tier(1).metadata_bytes);
+	assert_int_equal(store_cost_bytes(&store), tier(0).occupied_bytes + tier(0).metadata_bytes +
+							   tier(1).occupied_bytes + tier(1).metadata_bytes);
 }
 
 int main(void)

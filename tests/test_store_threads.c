@@ -1,7 +1,7 @@
 /*
- * Many threads on one store: what is put comes back, while compaction moves it. Run it under ThreadSanitizer too: the second test
- * reads objects in code that the sanitizer sees, where the first reads them in LZ4.
- * LARDER_SEED=n gives each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
+ * Many threads on one store: what is put comes back, while compaction moves it. Run it under ThreadSanitizer too: the
+ * second test reads objects in code that the sanitizer sees, where the first reads them in LZ4. LARDER_SEED=n gives
+ * each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
  */
 #include "pack.h"
 #include "store.h"
@@ -17,7 +17,14 @@
 
 #include <cmocka.h>
 
-enum { WORDS = LARDER_PAGE_BYTES / 8, ITEMS = 3000, WORKERS = 4, COMPACTORS = 2, COMPACT_BYTES = 64 << 10, COMPACT_PAUSE_NS = 20000 };
+enum {
+	WORDS = LARDER_PAGE_BYTES / 8,
+	ITEMS = 3000,
+	WORKERS = 4,
+	COMPACTORS = 2,
+	COMPACT_BYTES = 64 << 10,
+	COMPACT_PAUSE_NS = 20000
+};
 enum { KEPT_BYTES = 64 << 10 }; /* free slabs that the pack keeps */
 enum { TURNS = 60000, WAVE_TURNS = 2500 };
 
@@ -164,9 +171,9 @@ static uint64_t bytes_of_pack(void)
 	return pack_usage(pack).occupied_bytes;
 }
 
-static const struct keeper the_store = { keep_in_store,	   verify_in_store,  drop_from_store,
+static const struct keeper the_store = { keep_in_store, verify_in_store,  drop_from_store,
 					 compact_store, objects_in_store, bytes_of_store };
-static const struct keeper the_pack = { keep_in_pack,  verify_in_pack,  drop_from_pack,
+static const struct keeper the_pack = { keep_in_pack, verify_in_pack,  drop_from_pack,
 					compact_pack, objects_in_pack, bytes_of_pack };
 
 static void put_item(void *scratch, struct item *item, uint64_t item_seed)
@@ -253,7 +260,8 @@ static void torture(const struct keeper *what)
 	}
 	for (unsigned i = 0; i < ITEMS; i++)
 		stored += (uint64_t)items[i].stored;
-	print_message("  %lu puts, %lu refused, %lu left, %lu MiB given back\n", accepted, refused, stored, given_bytes >> 20);
+	print_message("  %lu puts, %lu refused, %lu left, %lu MiB given back\n", accepted, refused, stored,
+		      given_bytes >> 20);
 	assert_int_equal(keeper->objects(), stored);
 	drop_everything();
 	assert_int_equal(wrong, 0);

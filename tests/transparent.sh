@@ -145,6 +145,31 @@ forked_children_see_the_memory_of_the_fork() {
 	timeout -s KILL 120 "$larder" run --limit 32M "$dir/forks"
 }
 
+compile locks <<'C'
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+int main(void)
+{
+	char *p = malloc(64 << 20);
+	memset(p, 1, 64 << 20);
+	/* all of it: refused, and nothing happens; a part: locked, and its content is there */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) != -1 || errno != ENOMEM)
+		return 1;
+	if (mlock(p, 4 << 20))
+		return 2;
+	memset(malloc(64 << 20), 2, 64 << 20);
+	for (int i = 0; i < 64 << 20; i++)
+		if (p[i] != 1)
+			return 3;
+	return 0;
+}
+C
+locking_all_memory_is_refused() {
+	timeout -s KILL 60 "$larder" run --limit 32M --log "$dir/lock.log" "$dir/locks"
+}
+
 signals_go_to_the_program() {
 	local status
 	"$larder" run --limit 32M sh -c 'trap "exit 3" TERM; while :; do sleep 0.05; done' &
@@ -184,6 +209,7 @@ check "killing the process leaves nothing behind" killing_leaves_nothing_behind
 check "the program has no descriptor of ours, and closing all of them loses nothing" the_program_has_no_descriptor_of_ours
 check "a program ends when its last thread ends" a_program_ends_when_its_last_thread_ends
 check "forked children see the memory of the fork" forked_children_see_the_memory_of_the_fork
+check "locking all memory is refused, locking some works" locking_all_memory_is_refused
 check "signals go to the program" signals_go_to_the_program
 check "the log goes where it should" the_log_goes_where_it_should
 check "redis, which calls mallctl, is managed" redis_counts_its_memory

@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] = "Usage: larder doctor [--json]\n"
-			    "Say whether this machine can run Larder, and what to do where it cannot.\n"
-			    "\n"
-			    "Exit status: 0 everything works; 1 Larder runs, something optional is missing; 125 Larder cannot run.\n";
+static const char usage[] =
+	"Usage: larder doctor [--json]\n"
+	"Say whether this machine can run Larder, and what to do where it cannot.\n"
+	"\n"
+	"Exit status: 0 everything works; 1 Larder runs, something optional is missing; 125 Larder cannot run.\n";
 
 static const char *const verdicts[] = { "ok", "warn", "FAIL" };
 
@@ -46,7 +47,9 @@ static void print_json(const struct probe_finding *f, size_t n)
 
 int doctor_main(int argc, char **argv)
 {
-	static const struct option known[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	static const struct option known[] = { { "json", no_argument, NULL, 'j' },
+					       { "help", no_argument, NULL, 'h' },
+					       { 0 } };
 	struct probe_finding findings[PROBE_MAX_FINDINGS];
 	enum probe_verdict worst = PROBE_OK;
 	int c, json = 0;
@@ -62,7 +65,8 @@ int doctor_main(int argc, char **argv)
 			fputs(usage, stdout);
 			return 0;
 		default:
-			return complain("doctor", "there is no option '%s'; try larder doctor --help", argv[optind - 1]);
+			return complain("doctor", "there is no option '%s'; try larder doctor --help",
+					argv[optind - 1]);
 		}
 	if (optind < argc)
 		return complain("doctor", "'%s' is one argument too many; try larder doctor --help", argv[optind]);

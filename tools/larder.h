@@ -6,9 +6,9 @@
 
 /* Exit codes, as env(1) has them; anything else is the program's own, or documented with the subcommand. */
 enum {
-	EXIT_LARDER = 125,   /* bad usage, or this machine cannot run Larder */
+	EXIT_LARDER = 125,     /* bad usage, or this machine cannot run Larder */
 	EXIT_UNSUITABLE = 126, /* PROGRAM was found but cannot be run under Larder */
-	EXIT_NOT_FOUND = 127, /* PROGRAM was not found */
+	EXIT_NOT_FOUND = 127,  /* PROGRAM was not found */
 };
 
 /* Each subcommand gets argv with its own name in argv[0], and returns the exit code. */

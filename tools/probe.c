@@ -105,7 +105,9 @@ static void check_userfaultfd(struct probe_finding *f)
 static void check_pagemap_scan(struct probe_finding *f)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	struct pm_scan_arg arg = { .size = sizeof(arg), .category_mask = PAGE_IS_PRESENT, .return_mask = PAGE_IS_PRESENT };
+	struct pm_scan_arg arg = { .size = sizeof(arg),
+				   .category_mask = PAGE_IS_PRESENT,
+				   .return_mask = PAGE_IS_PRESENT };
 	struct page_region region;
 
 	f->check = "pagemap";
@@ -149,7 +151,8 @@ static void check_overcommit(struct probe_finding *f)
 	f->check = "overcommit";
 	found(f, "vm.overcommit_memory=%ld", mode);
 	if (mode == 2)
-		bad(f, PROBE_WARN, "sysctl vm.overcommit_memory=0 if the start fails: tables are reserved in full, filled as needed");
+		bad(f, PROBE_WARN,
+		    "sysctl vm.overcommit_memory=0 if the start fails: tables are reserved in full, filled as needed");
 }
 
 static void check_map_count(struct probe_finding *f)
@@ -159,7 +162,8 @@ static void check_map_count(struct probe_finding *f)
 	f->check = "map-count";
 	found(f, "vm.max_map_count=%ld", count);
 	if (count >= 0 && count < MAP_COUNT_MIN)
-		bad(f, PROBE_WARN, "sysctl vm.max_map_count=%d, or memory that cannot be registered stays resident", MAP_COUNT_MIN);
+		bad(f, PROBE_WARN, "sysctl vm.max_map_count=%d, or memory that cannot be registered stays resident",
+		    MAP_COUNT_MIN);
 }
 
 static void check_address_space(struct probe_finding *f)
@@ -178,8 +182,9 @@ static void check_address_space(struct probe_finding *f)
 }
 
 /*
- * libjemalloc can be preloaded but not loaded later (its thread-local variables need room that only exists at start), so ask the loader the way that
- * the program will: run this command with it preloaded and see whether its functions are there.
+ * libjemalloc can be preloaded but not loaded later (its thread-local variables need room that only exists at start),
+ * so ask the loader the way that the program will: run this command with it preloaded and see whether its functions are
+ * there.
  */
 static int jemalloc_can_be_preloaded(void)
 {
@@ -226,9 +231,9 @@ static void check_preload(struct probe_finding *f)
 }
 
 static void (*const checks[])(struct probe_finding *) = {
-	check_kernel,	check_userfaultfd, check_pagemap_scan, check_address_space, check_jemalloc,
-	check_preload, /* those after this one only warn */
-	check_io_uring, check_overcommit,  check_map_count,
+	check_kernel,	     check_userfaultfd, check_pagemap_scan,
+	check_address_space, check_jemalloc,	check_preload, /* those after this one only warn */
+	check_io_uring,	     check_overcommit,	check_map_count,
 };
 
 size_t probe_machine(struct probe_finding findings[PROBE_MAX_FINDINGS])
@@ -254,8 +259,10 @@ int probe_for_run(struct probe_finding *finding)
 
 int probe_preload_path(char *path, size_t size)
 {
-	/* From the command's folder: the build tree, the installed tree; then where it was configured to be installed. */
-	static const char *const places[] = { "../lib/liblarder-preload.so", "../" LARDER_LIBDIR "/larder/liblarder-preload.so" };
+	/* From the command's folder: the build tree, the installed tree; then where it was configured to be installed.
+	 */
+	static const char *const places[] = { "../lib/liblarder-preload.so",
+					      "../" LARDER_LIBDIR "/larder/liblarder-preload.so" };
 	const char *override = getenv("LARDER_PRELOAD_LIB");
 	char self[PATH_MAX], candidate[PATH_MAX + 64];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);

@@ -36,12 +36,14 @@ static int is_program(const char *path)
 
 static int join(char *path, size_t size, const char *dir, size_t dir_length, const char *name)
 {
-	int n = dir_length ? snprintf(path, size, "%.*s/%s", (int)dir_length, dir, name) : snprintf(path, size, "%s", name);
+	int n = dir_length ? snprintf(path, size, "%.*s/%s", (int)dir_length, dir, name)
+			   : snprintf(path, size, "%s", name);
 
 	return n > 0 && (size_t)n < size;
 }
 
-/* As execvp: a name with a slash is a path; else each directory of PATH. Remembers a file that is there but not executable. */
+/* As execvp: a name with a slash is a path; else each directory of PATH. Remembers a file that is there but not
+ * executable. */
 static int find(const char *name, char *path, size_t size, struct verdict *v)
 {
 	const char *dirs = getenv("PATH");
@@ -51,7 +53,8 @@ static int find(const char *name, char *path, size_t size, struct verdict *v)
 		if (!join(path, size, "", 0, name) || access(path, F_OK) < 0)
 			return REFUSE(v, EXIT_NOT_FOUND, "there is no '%s'; check the path", name);
 		if (!is_program(path))
-			return REFUSE(v, EXIT_UNSUITABLE, "'%s' is not an executable file; chmod +x it, or name another", name);
+			return REFUSE(v, EXIT_UNSUITABLE,
+				      "'%s' is not an executable file; chmod +x it, or name another", name);
 		return 0;
 	}
 	if (!dirs)
@@ -81,9 +84,11 @@ static int check_privileges(const char *path, struct verdict *v)
 	if (stat(path, &st) < 0)
 		return REFUSE(v, EXIT_UNSUITABLE, "'%s': %s", path, strerror(errno));
 	if ((st.st_mode & S_ISUID && st.st_uid != geteuid()) || (st.st_mode & S_ISGID && st.st_gid != getegid()))
-		return REFUSE(v, EXIT_UNSUITABLE, "'%s' is setuid or setgid, so nothing can be preloaded; run it as its owner", path);
+		return REFUSE(v, EXIT_UNSUITABLE,
+			      "'%s' is setuid or setgid, so nothing can be preloaded; run it as its owner", path);
 	if (geteuid() != 0 && getxattr(path, "security.capability", NULL, 0) > 0)
-		return REFUSE(v, EXIT_UNSUITABLE, "'%s' has file capabilities, so nothing can be preloaded; run it as root", path);
+		return REFUSE(v, EXIT_UNSUITABLE,
+			      "'%s' has file capabilities, so nothing can be preloaded; run it as root", path);
 	return 0;
 }
 
@@ -114,9 +119,11 @@ static int check_elf(int fd, const char *path, const Elf64_Ehdr *header, struct 
 		return REFUSE(v, EXIT_UNSUITABLE, "'%s' is not an x86-64 program; build it for x86-64", path);
 	read_interpreter(fd, header, interpreter, sizeof(interpreter));
 	if (!interpreter[0])
-		return REFUSE(v, EXIT_UNSUITABLE, "'%s' is statically linked, so nothing can be preloaded; link it dynamically", path);
+		return REFUSE(v, EXIT_UNSUITABLE,
+			      "'%s' is statically linked, so nothing can be preloaded; link it dynamically", path);
 	if (!strstr(interpreter, glibc_loader))
-		return REFUSE(v, EXIT_UNSUITABLE, "'%s' uses the loader %.100s, not glibc's; build it for glibc", path, interpreter);
+		return REFUSE(v, EXIT_UNSUITABLE, "'%s' uses the loader %.100s, not glibc's; build it for glibc", path,
+			      interpreter);
 	return 0;
 }
 
@@ -132,7 +139,8 @@ static int check_script(char *line, const char *path, int depth, struct verdict 
 	if (!interpreter)
 		return REFUSE(v, EXIT_UNSUITABLE, "'%s' names no interpreter behind #!; name one", path);
 	if (!is_program(interpreter))
-		return REFUSE(v, EXIT_UNSUITABLE, "'%s' needs the interpreter '%s', which is not there; install it", path, interpreter);
+		return REFUSE(v, EXIT_UNSUITABLE, "'%s' needs the interpreter '%s', which is not there; install it",
+			      path, interpreter);
 	base = strrchr(interpreter, '/');
 	if (base && !strcmp(base, "/env") && argument && argument[0] != '-') {
 		err = find(argument, found, sizeof(found), v);
@@ -155,13 +163,14 @@ static int check_contents(int fd, const char *path, int depth, struct verdict *v
 		head.text[strcspn(head.text, "\n")] = 0;
 		return check_script(head.text + 2, path, depth, v);
 	}
-	return REFUSE(v, EXIT_UNSUITABLE, "'%s' is neither a program nor a script with #!; run it by its interpreter", path);
+	return REFUSE(v, EXIT_UNSUITABLE, "'%s' is neither a program nor a script with #!; run it by its interpreter",
+		      path);
 }
 
 static int check_file(const char *path, int depth, struct verdict *v)
 {
-	int err = depth > SCRIPT_DEPTH_MAX ? REFUSE(v, EXIT_UNSUITABLE, "'%s': interpreters nest too deep", path) :
-					     check_privileges(path, v);
+	int err = depth > SCRIPT_DEPTH_MAX ? REFUSE(v, EXIT_UNSUITABLE, "'%s': interpreters nest too deep", path)
+					   : check_privileges(path, v);
 	int fd;
 
 	if (err)

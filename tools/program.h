@@ -1,5 +1,6 @@
 /*
- * Can a program be run with a preloaded object? The loader ignores LD_PRELOAD without a word where it cannot, so this looks first.
+ * Can a program be run with a preloaded object? The loader ignores LD_PRELOAD without a word where it cannot, so this
+ * looks first.
  */
 #ifndef LARDER_PROGRAM_H
 #define LARDER_PROGRAM_H

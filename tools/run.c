@@ -70,8 +70,8 @@ static int check_limit(const char *text)
 
 	if (!err)
 		return 0;
-	return complain("run", "the limit '%s' is %s; %s", text, err == -ERANGE ? "out of range" : "not a size or a percentage",
-			limit_explain(err));
+	return complain("run", "the limit '%s' is %s; %s", text,
+			err == -ERANGE ? "out of range" : "not a size or a percentage", limit_explain(err));
 }
 
 static int check_machine(void)

@@ -1,7 +1,8 @@
 /*
  * larder stat: where the memory of a running program is.
  *
- * The program keeps its statistics in a mapping with a name (larder/stats.h); this finds it in /proc/PID/maps and copies it.
+ * The program keeps its statistics in a mapping with a name (larder/stats.h); this finds it in /proc/PID/maps and
+ * copies it.
  */
 #include "larder.h"
 
@@ -103,11 +104,13 @@ static int read_stats(int pid, struct larder_stats *s)
 	if (err)
 		return explain(pid, err);
 	if (s->magic != LARDER_STATS_MAGIC || s->version != LARDER_STATS_VERSION || s->bytes != sizeof(*s)) {
-		complain("stat", "process %d runs another version of Larder; use the larder command of that version", pid);
+		complain("stat", "process %d runs another version of Larder; use the larder command of that version",
+			 pid);
 		return EXIT_NO_STATS;
 	}
 	if (s->pid != pid) {
-		complain("stat", "process %d was forked from process %d and is not managed itself; look at that one", pid, s->pid);
+		complain("stat", "process %d was forked from process %d and is not managed itself; look at that one",
+			 pid, s->pid);
 		return EXIT_NO_STATS;
 	}
 	return 0;
@@ -162,24 +165,51 @@ static const struct {
 	double quantile;
 } quantiles[] = { { "p50", 0.5 }, { "p90", 0.9 }, { "p99", 0.99 }, { "p99_9", 0.999 }, { "max", 1 } };
 
-static const char *const kinds[LARDER_PAGES_KINDS] = { "untracked", "resident", "staged", "stored", "same_filled", "poisoned" };
+static const char *const kinds[LARDER_PAGES_KINDS] = { "untracked", "resident",	   "staged",
+						       "stored",    "same_filled", "poisoned" };
 
 /* Plain numbers of the struct, under the names they have there. */
-#define FIELD(name) { #name, offsetof(struct larder_stats, name) }
+#define FIELD(name)                                                                                                    \
+	{                                                                                                              \
+#name, offsetof(struct larder_stats, name)                                                             \
+	}
 static const struct {
 	const char *name;
 	size_t offset;
 } fields[] = {
-	FIELD(limit_bytes),	 FIELD(low_bytes),	FIELD(high_bytes),	 FIELD(usage_bytes),
-	FIELD(peak_usage_bytes), FIELD(metadata_bytes), FIELD(other_bytes),	 FIELD(reserved_bytes),
-		 FIELD(allocated_bytes),
-	FIELD(faults),		 FIELD(faults_zero),	FIELD(faults_staged),	 FIELD(faults_stored),
-	FIELD(faults_raced),	 FIELD(faults_throttled), FIELD(fault_around),	 FIELD(refaults),
-	FIELD(staged),		 FIELD(moves),		FIELD(evictions),	FIELD(same_filled),	 FIELD(incompressible),
-	FIELD(move_busy),	 FIELD(move_uncounted), FIELD(unshared),	 FIELD(purges),
+	FIELD(limit_bytes),
+	FIELD(low_bytes),
+	FIELD(high_bytes),
+	FIELD(usage_bytes),
+	FIELD(peak_usage_bytes),
+	FIELD(metadata_bytes),
+	FIELD(other_bytes),
+	FIELD(reserved_bytes),
+	FIELD(allocated_bytes),
+	FIELD(faults),
+	FIELD(faults_zero),
+	FIELD(faults_staged),
+	FIELD(faults_stored),
+	FIELD(faults_raced),
+	FIELD(faults_throttled),
+	FIELD(fault_around),
+	FIELD(refaults),
+	FIELD(staged),
+	FIELD(moves),
+	FIELD(evictions),
+	FIELD(same_filled),
+	FIELD(incompressible),
+	FIELD(move_busy),
+	FIELD(move_uncounted),
+	FIELD(unshared),
+	FIELD(purges),
 	FIELD(discarded),
-	FIELD(adopted),		 FIELD(pressure_waits), FIELD(pressure_wait_ns), FIELD(limit_unmet_events),
-	FIELD(forks),		 FIELD(reclaim_ns),
+	FIELD(adopted),
+	FIELD(pressure_waits),
+	FIELD(pressure_wait_ns),
+	FIELD(limit_unmet_events),
+	FIELD(forks),
+	FIELD(reclaim_ns),
 };
 
 static uint64_t field(const struct larder_stats *s, size_t i)
@@ -208,7 +238,8 @@ static struct json_object *latency_json(const struct larder_stats *s)
 	struct json_object *o = json_object_new_object();
 
 	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
-		json_object_object_add(o, quantiles[i].name, json_object_new_double(latency_us(s, quantiles[i].quantile)));
+		json_object_object_add(o, quantiles[i].name,
+				       json_object_new_double(latency_us(s, quantiles[i].quantile)));
 	return o;
 }
 
@@ -269,9 +300,10 @@ static void print_limit(const struct larder_stats *s)
 		printf("limit      %10.1f MiB (%u %% of what is allocated)%s\n", mib(s->limit_bytes), s->limit_percent,
 		       s->limit_unmet ? ", UNMET" : "");
 	else
-		printf("limit      %10.1f MiB%s\n", mib(s->limit_bytes), s->limit_unmet ? ", UNMET: nothing more to reclaim" : "");
-	printf("usage      %10.1f MiB (peak %.1f; reclaim above %.1f down to %.1f)\n", mib(s->usage_bytes), mib(s->peak_usage_bytes),
-	       mib(s->high_bytes), mib(s->low_bytes));
+		printf("limit      %10.1f MiB%s\n", mib(s->limit_bytes),
+		       s->limit_unmet ? ", UNMET: nothing more to reclaim" : "");
+	printf("usage      %10.1f MiB (peak %.1f; reclaim above %.1f down to %.1f)\n", mib(s->usage_bytes),
+	       mib(s->peak_usage_bytes), mib(s->high_bytes), mib(s->low_bytes));
 	printf("tables     %10.1f MiB\n", mib(s->metadata_bytes));
 	printf("other      %10.1f MiB of the process (text, stacks, memory of its own)\n\n", mib(s->other_bytes));
 }
@@ -286,27 +318,30 @@ static void print_pages(const struct larder_stats *s)
 
 static void print_tiers(const struct larder_stats *s)
 {
-	printf("%-12s %12s %12s %12s %12s %12s %8s\n", "tier", "objects", "stored MiB", "occupied", "puts", "gets", "errors");
+	printf("%-12s %12s %12s %12s %12s %12s %8s\n", "tier", "objects", "stored MiB", "occupied", "puts", "gets",
+	       "errors");
 	for (int i = 0; i < LARDER_TIERS_MAX && s->tiers[i].name[0]; i++) {
 		const struct larder_tier_stats *t = &s->tiers[i];
 
-		printf("%-12s %12" PRIu64 " %12.1f %12.1f %12" PRIu64 " %12" PRIu64 " %8" PRIu64 "\n", t->name, t->objects,
-		       mib(t->stored_bytes), mib(t->occupied_bytes), t->puts, t->gets, t->errors);
+		printf("%-12s %12" PRIu64 " %12.1f %12.1f %12" PRIu64 " %12" PRIu64 " %8" PRIu64 "\n", t->name,
+		       t->objects, mib(t->stored_bytes), mib(t->occupied_bytes), t->puts, t->gets, t->errors);
 	}
 	printf("compression ratio %.2f, density %.1f %%\n\n", compression_ratio(s), 100 * density(s));
 }
 
 static void print_faults(const struct larder_stats *s)
 {
-	printf("faults     %12" PRIu64 " (first touch %" PRIu64 ", staged %" PRIu64 ", stored %" PRIu64 ", raced %" PRIu64
-	       ", put off %" PRIu64 ")\n",
+	printf("faults     %12" PRIu64 " (first touch %" PRIu64 ", staged %" PRIu64 ", stored %" PRIu64
+	       ", raced %" PRIu64 ", put off %" PRIu64 ")\n",
 	       s->faults, s->faults_zero, s->faults_staged, s->faults_stored, s->faults_raced, s->faults_throttled);
 	printf("           %12" PRIu64 " pages came along without a fault\n", s->fault_around);
 	printf("refaults   %12" PRIu64 "\n", s->refaults);
-	printf("evictions  %12" PRIu64 " (same-filled %" PRIu64 ", incompressible %" PRIu64 ", busy %" PRIu64 ")\n", s->evictions,
-	       s->same_filled, s->incompressible, s->move_busy);
-	printf("discarded  %12" PRIu64 " pages that were freed; the allocator was asked %" PRIu64 " times\n", s->discarded, s->purges);
-	printf("waits      %12" PRIu64 " allocations, %.1f ms in all\n", s->pressure_waits, (double)s->pressure_wait_ns / 1e6);
+	printf("evictions  %12" PRIu64 " (same-filled %" PRIu64 ", incompressible %" PRIu64 ", busy %" PRIu64 ")\n",
+	       s->evictions, s->same_filled, s->incompressible, s->move_busy);
+	printf("discarded  %12" PRIu64 " pages that were freed; the allocator was asked %" PRIu64 " times\n",
+	       s->discarded, s->purges);
+	printf("waits      %12" PRIu64 " allocations, %.1f ms in all\n", s->pressure_waits,
+	       (double)s->pressure_wait_ns / 1e6);
 	printf("fault service, us:");
 	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
 		printf("  %s %.1f", quantiles[i].name, latency_us(s, quantiles[i].quantile));

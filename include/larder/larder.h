@@ -18,24 +18,25 @@
 extern "C" {
 #endif
 
-#define LARDER_VERSION_MAJOR 0
-#define LARDER_VERSION_MINOR 1
-#define LARDER_VERSION_PATCH 0
+#define LARDER_VERSION_MAJOR  0
+#define LARDER_VERSION_MINOR  1
+#define LARDER_VERSION_PATCH  0
 #define LARDER_VERSION_STRING "0.1.0"
 
 /* How to run. Zero a whole struct first: zero is the default of every field. */
 struct larder_options {
-	uint64_t limit_bytes;	/* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
-	unsigned limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = use limit_bytes */
-	unsigned flags;		/* must be 0 */
+	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
+	unsigned
+		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = use limit_bytes */
+	unsigned flags;	       /* must be 0 */
 };
 
 /*
  * Start the service in this process and put jemalloc's arenas into the managed region.
  *
  * options  copied; NULL = no limit.
- * returns  0; -EALREADY: already started, by this call or by `larder run`; -EINVAL: an option is out of range or both limits
- *          are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel built
+ * returns  0; -EALREADY: already started, by this call or by `larder run`; -EINVAL: an option is out of range or both
+ * limits are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel built
  *          without userfaultfd; -ENOMEM: no address space for the region; -ENOPKG: the program's malloc is not jemalloc
  *          with extent hooks. On error nothing has changed.
  * threads  call once, before threads that allocate exist; any thread may call any other function.

@@ -37,14 +37,15 @@ static inline uint64_t larder_latency_floor_ns(unsigned bucket)
 	return (uint64_t)(sub + bucket % sub) << (bucket / sub - 1);
 }
 
-enum larder_page_kind { /* index of `pages`: where the content of a managed page is */
-	LARDER_PAGES_UNTRACKED, /* handed to the allocator, not watched: no pressure has reached them. May be resident. */
-	LARDER_PAGES_RESIDENT,	/* in the program's mapping */
-	LARDER_PAGES_STAGED,	/* unmapped, still in RAM uncompressed */
-	LARDER_PAGES_STORED,	/* in a tier */
-	LARDER_PAGES_SAME,	/* stored as one repeated word: no space taken */
-	LARDER_PAGES_POISONED,	/* lost; a touch gets SIGBUS */
-	LARDER_PAGES_KINDS
+enum larder_page_kind {				/* index of `pages`: where the content of a managed page is */
+			LARDER_PAGES_UNTRACKED, /* handed to the allocator, not watched: no pressure has reached them.
+						   May be resident. */
+			LARDER_PAGES_RESIDENT,	/* in the program's mapping */
+			LARDER_PAGES_STAGED,	/* unmapped, still in RAM uncompressed */
+			LARDER_PAGES_STORED,	/* in a tier */
+			LARDER_PAGES_SAME,	/* stored as one repeated word: no space taken */
+			LARDER_PAGES_POISONED,	/* lost; a touch gets SIGBUS */
+			LARDER_PAGES_KINDS
 };
 
 enum { LARDER_TIERS_MAX = 4, LARDER_TIER_NAME_BYTES = 16 };
@@ -70,46 +71,48 @@ struct larder_stats {
 	uint32_t page_bytes;
 
 	/* the limit; gauges */
-	uint64_t limit_bytes;	/* in force now; 0 = none */
-	uint32_t limit_percent; /* when the limit was given as N%; else 0 */
-	uint32_t limit_unmet;	/* 1 while the limit cannot be held (nothing more can be reclaimed) */
+	uint64_t limit_bytes;		/* in force now; 0 = none */
+	uint32_t limit_percent;		/* when the limit was given as N%; else 0 */
+	uint32_t limit_unmet;		/* 1 while the limit cannot be held (nothing more can be reclaimed) */
 	uint64_t low_bytes, high_bytes; /* reclaim starts above high and stops at low */
-	uint64_t usage_bytes;	 /* what counts against the limit: untracked + resident + staged + tiers + metadata, and other */
-	uint64_t other_bytes;	 /* the rest of the process's RSS when last measured; what exceeds 4 % of the limit counts, up to 1/8 */
+	uint64_t usage_bytes; /* what counts against the limit: untracked + resident + staged + tiers + metadata, and
+				 other */
+	uint64_t other_bytes; /* the rest of the process's RSS when last measured; what exceeds 4 % of the limit counts,
+				 up to 1/8 */
 	uint64_t peak_usage_bytes;
-	uint64_t metadata_bytes; /* page table, staging table, stacks, this page; without the tiers' */
-	uint64_t reserved_bytes; /* address space of the region */
+	uint64_t metadata_bytes;  /* page table, staging table, stacks, this page; without the tiers' */
+	uint64_t reserved_bytes;  /* address space of the region */
 	uint64_t allocated_bytes; /* handed to the allocator */
 	uint64_t pages[LARDER_PAGES_KINDS];
 
 	/* fault service; counters */
-	uint64_t faults;	  /* messages served */
-	uint64_t faults_zero;	  /* first touches of pages that held nothing */
-	uint64_t faults_staged;	  /* touched while staged: back without decompression */
-	uint64_t faults_stored;	  /* major faults: fetched from a tier (same-filled pages included) */
-	uint64_t faults_raced;	  /* page was already back, or busy; the thread was woken to look again */
+	uint64_t faults;	   /* messages served */
+	uint64_t faults_zero;	   /* first touches of pages that held nothing */
+	uint64_t faults_staged;	   /* touched while staged: back without decompression */
+	uint64_t faults_stored;	   /* major faults: fetched from a tier (same-filled pages included) */
+	uint64_t faults_raced;	   /* page was already back, or busy; the thread was woken to look again */
 	uint64_t faults_throttled; /* put off until reclaim had made room */
-	uint64_t fault_around;	  /* neighbours brought back without a fault of their own */
-	uint64_t refaults;	  /* pages that came back from a tier, by fault or fault-around */
+	uint64_t fault_around;	   /* neighbours brought back without a fault of their own */
+	uint64_t refaults;	   /* pages that came back from a tier, by fault or fault-around */
 	uint64_t fault_latency[LARDER_LATENCY_BUCKETS]; /* from message read to thread woken */
 
 	/* reclaim; counters */
-	uint64_t staged;	  /* pages moved out of the mapping */
-	uint64_t moves;		  /* UFFDIO_MOVE calls that moved them: each is a TLB shootdown */
-	uint64_t evictions;	  /* pages put into a tier or kept as same-filled */
-	uint64_t same_filled;	  /* of those, pages stored as one word */
-	uint64_t incompressible;  /* pages put back because no tier gains by them */
-	uint64_t move_busy;	  /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
-	uint64_t move_uncounted;  /* pages that UFFDIO_MOVE moved without saying so */
-	uint64_t unshared;	  /* pages that a fork had left shared, made movable again */
-	uint64_t purges;	  /* times the allocator was asked to give back what it holds free */
-	uint64_t discarded;	  /* pages dropped because the allocator or the program let them go */
-	uint64_t adopted;	  /* 2 MiB chunks put under watch */
-	uint64_t pressure_waits;  /* extent allocations that waited for reclaim */
+	uint64_t staged;	 /* pages moved out of the mapping */
+	uint64_t moves;		 /* UFFDIO_MOVE calls that moved them: each is a TLB shootdown */
+	uint64_t evictions;	 /* pages put into a tier or kept as same-filled */
+	uint64_t same_filled;	 /* of those, pages stored as one word */
+	uint64_t incompressible; /* pages put back because no tier gains by them */
+	uint64_t move_busy;	 /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
+	uint64_t move_uncounted; /* pages that UFFDIO_MOVE moved without saying so */
+	uint64_t unshared;	 /* pages that a fork had left shared, made movable again */
+	uint64_t purges;	 /* times the allocator was asked to give back what it holds free */
+	uint64_t discarded;	 /* pages dropped because the allocator or the program let them go */
+	uint64_t adopted;	 /* 2 MiB chunks put under watch */
+	uint64_t pressure_waits; /* extent allocations that waited for reclaim */
 	uint64_t pressure_wait_ns;
 	uint64_t limit_unmet_events;
-	uint64_t forks;		  /* forks, each of which brought everything back first */
-	uint64_t reclaim_ns;	  /* time the reclaimer was at work */
+	uint64_t forks;	     /* forks, each of which brought everything back first */
+	uint64_t reclaim_ns; /* time the reclaimer was at work */
 
 	struct larder_tier_stats tiers[LARDER_TIERS_MAX];
 };
