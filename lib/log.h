@@ -18,8 +18,9 @@ void log_open(const char *path);
 void log_adopt(void);
 
 /*
- * Internal threads only: the log's descriptor means something else, or nothing, in the program's table. (A panic on a program thread,
- * the process's last word, goes to its standard error.) One line: "larder[PID]: " is put in front, a newline behind.
+ * Internal threads only: the log's descriptor means something else, or nothing, in the program's table. (A panic on a
+ * program thread, the process's last word, goes to its standard error.) One line: "larder[PID]: " is put in front, a
+ * newline behind.
  */
 void log_line(const struct larder_text *line);
 void log_string(const char *line);

@@ -138,8 +138,9 @@ LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
 }
 
 /*
- * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be dropped. Refused as
- * the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a range works.
+ * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be
+ * dropped. Refused as the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a
+ * range works.
  */
 LARDER_PUBLIC int mlockall(int flags)
 {

@@ -14,10 +14,10 @@
 #include "uffd.h"
 
 /*
- * Turns without an eviction after which nothing more can be taken: more than the credit that pages in use have
+ * Idle turns (end_turn) after which nothing more can be taken: more than the credit that pages in use have
  * (fault.c), so that all of them have been tried, fewer than incompressible ones get.
  */
-enum { IDLE_TURNS_MAX = 5 };
+enum { IDLE_TURNS_MAX = 5, IDLE_TURN_DIVISOR = 64 };
 
 /* Staging holds 1/64 of the limit: long enough to tell hot from cold, small enough not to matter. */
 enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
@@ -123,6 +123,25 @@ static int has_request(const struct larder_reclaim *r)
 	return atomic_load(&r->freeze) > 0 || atomic_load(&r->evict_pages) > 0;
 }
 
+/*
+ * The hand has been round. A turn that evicts less than 1/64 of the resident pages is idle: the rest are pinned,
+ * incompressible, or have credit. Counting any eviction as success would let a trickle of them keep reclaim, and the
+ * threads that wait for it, going for ever.
+ */
+static void end_turn(struct larder_reclaim *r)
+{
+	uint64_t resident = (uint64_t)region_counted(&r->memory->region, LARDER_PAGES_RESIDENT);
+
+	r->idle_turns = r->turn_evicted <= resident / IDLE_TURN_DIVISOR ? r->idle_turns + 1 : 0;
+	r->turn_evicted = 0;
+}
+
+static void begin_turns(struct larder_reclaim *r)
+{
+	r->idle_turns = 0;
+	r->turn_evicted = 0;
+}
+
 /* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
 static size_t step(struct larder_reclaim *r, size_t target)
 {
@@ -134,12 +153,9 @@ static size_t step(struct larder_reclaim *r, size_t target)
 	if (slots < target)
 		staged = evict_sweep(m, &r->hand, min64(target - slots, 2 * EVICT_BATCH), &turns);
 	evicted = evict_write_out(m, &r->restorer);
-	if (evicted)
-		r->idle_turns = 0;
-	else if (staged == 0 && slots == 0) /* a whole turn found nothing to stage */
-		r->idle_turns++;
-	else
-		r->idle_turns += turns;
+	r->turn_evicted += evicted;
+	if (turns || (staged == 0 && slots == 0))
+		end_turn(r);
 	store_compact(&m->store, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m);
@@ -224,7 +240,7 @@ static void reclaim_to_low(struct larder_reclaim *r)
 	compact_to_low(m, w.low_bytes);
 	if (pressure_usage_bytes(m) > w.high_bytes)
 		purge_allocator(r);
-	r->idle_turns = 0;
+	begin_turns(r);
 	while (pressure_usage_bytes(m) > w.low_bytes && !has_request(r)) {
 		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.wait_bytes)) {
 			if (pressure_usage_bytes(m) > w.high_bytes)
@@ -247,7 +263,7 @@ static void evict_on_request(struct larder_reclaim *r)
 	uint64_t wanted = atomic_load(&r->evict_pages), done = 0;
 
 	watch_all(r->memory);
-	r->idle_turns = 0;
+	begin_turns(r);
 	while (done < wanted && r->idle_turns <= IDLE_TURNS_MAX)
 		done += step(r, 4 * EVICT_BATCH);
 	atomic_store(&r->evict_done, done);

@@ -15,7 +15,8 @@ struct larder_reclaim {
 
 	/* Reclaim thread only. */
 	size_t hand;			/* the clock: index of the page to look at next */
-	unsigned idle_turns;		/* turns of the clock since a page was last evicted */
+	unsigned idle_turns;		/* turns of the clock in a row that evicted next to nothing */
+	size_t turn_evicted;		/* pages evicted in the turn under way */
 	uint64_t last_purge_ns;		/* when the allocator was last asked to give back what it holds free */
 	uint64_t purge_interval_ns;	/* grows while asking brings nothing */
 	uint64_t retry_ns, retry_at_ns; /* while the limit is unmet: the interval, and when it is tried for again */
