@@ -332,11 +332,18 @@ uint64_t purge_available(const struct larder_memory *m, unsigned pool, unsigned 
 	return bytes;
 }
 
-/* What a pool that has `has` of `total` bytes is to give of `bytes`: its share, rounded up. Below 2^44 bytes. */
+static uint64_t pages_of(uint64_t bytes)
+{
+	return bytes / PAGE_BYTES + (bytes % PAGE_BYTES != 0);
+}
+
+/* What a pool that has `has` of `total` bytes is to give of `bytes`: its share, rounded up to pages. Below 2^44 bytes.
+ */
 static uint64_t share(uint64_t bytes, uint64_t has, uint64_t total)
 {
-	return bytes >= total ? UINT64_MAX
-			      : ((bytes / PAGE_BYTES + 1) * (has / PAGE_BYTES) / (total / PAGE_BYTES) + 1) * PAGE_BYTES;
+	if (bytes >= total)
+		return UINT64_MAX;
+	return (pages_of(bytes) * pages_of(has) + pages_of(total) - 1) / pages_of(total) * PAGE_BYTES;
 }
 
 /* One class of all pools, from each in proportion to what it has. */
