@@ -38,7 +38,7 @@ void pool_unlock(void)
 static int misuse(int err, const char *what)
 {
 #ifdef LARDER_DEBUG
-	log_panic(what, err);
+	log_misuse(what, err);
 #else
 	(void)what;
 	return err;
