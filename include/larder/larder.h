@@ -139,7 +139,8 @@ int larder_pool_destroy(larder_pool *pool);
  */
 int larder_alloc(larder_pool *pool, size_t bytes, void **object);
 
-/* Free an object of this pool. returns 0; -EFAULT: not in an object area of this pool; -EBUSY: pinned; -EBADF. */
+/* Free an object of this pool. returns 0; -EFAULT: not in an object area of this pool; -EBUSY: pinned (smaller ones
+ * than 16 KiB share pages, so there it is not noticed, and does no harm); -EBADF. */
 int larder_free(larder_pool *pool, void *object);
 
 /*
