@@ -225,9 +225,9 @@ static int is_swappable(const struct larder_memory *m, const struct larder_chunk
 	return pressure_tiers(m, c->owner.pool) != 0;
 }
 
-size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t want, unsigned *turns)
+size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size_t *hand, size_t want, unsigned *turns)
 {
-	const struct sweep sweep = { .pool = pool, .now_ns = sys_now_ns() };
+	const struct sweep sweep = { .pool = pool, .now_ns = now_ns };
 	size_t used = region_used_pages(&m->region), staged = 0, examined = 0;
 
 	while (staged < want && examined < used && staging_room(&m->staging) > 0) {
@@ -255,7 +255,7 @@ size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t 
 
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages)
 {
-	const struct sweep sweep = { .at_once = 1, .now_ns = sys_now_ns() };
+	const struct sweep sweep = { .at_once = 1, .now_ns = EVICT_HELD_TOO };
 	size_t hand = first, evicted = 0;
 
 	while (hand < first + pages) {
