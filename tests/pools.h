@@ -10,6 +10,7 @@
 
 #include <larder/larder.h>
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
