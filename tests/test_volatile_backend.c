@@ -18,13 +18,13 @@ enum { LIMIT_MIB = 64, NUMBERED = 3 * 16 * PAGES_PER_MIB };
  * flag is set was put while it was volatile.
  */
 static _Atomic unsigned char is_volatile[NUMBERED];
-static _Atomic uint64_t puts, numbered_puts, forbidden_puts;
+static _Atomic uint64_t all_puts, numbered_puts, forbidden_puts;
 
 static int guarded_put(void *backend, void *scratch, const void *page, uint64_t *handle)
 {
 	uint64_t number = *(const uint64_t *)page - MAGIC;
 
-	atomic_fetch_add(&puts, 1);
+	atomic_fetch_add(&all_puts, 1);
 	if (number < NUMBERED) {
 		atomic_fetch_add(&numbered_puts, 1);
 		if (atomic_load(&is_volatile[number]))
@@ -161,10 +161,10 @@ static void no_volatile_page_reaches_a_tier(void **state)
 	}
 	pthread_join(compressor, &failed);
 	assert_null(failed);
-	print_message("%lu puts, %lu of them of numbered pages, %lu losses\n", puts, numbered_puts, purged);
+	print_message("%lu puts, %lu of them of numbered pages, %lu losses\n", all_puts, numbered_puts, purged);
 	assert_int_equal(forbidden_puts, 0);
 	assert_true(numbered_puts > 0);
-	assert_true(puts > numbered_puts);
+	assert_true(all_puts > numbered_puts);
 	assert_true(purged > 0);
 	pool_end(pool);
 	pool_end(others);
@@ -203,13 +203,13 @@ static void check_purged_not_stored(larder_pool *pool, size_t limit_mib, uint64_
 {
 	size_t kept_pages = limit_mib / 4 * PAGES_PER_MIB;
 	char *kept = pages_new(pool, kept_pages);
-	uint64_t puts_before = puts, peak, purged = 0;
+	uint64_t puts_before = all_puts, peak, purged = 0;
 	struct larder_stats before = all_stats();
 
 	peak = fill_and_mark(pool, 3 * limit_mib, usage);
 	print_message("peak %.1f MiB at a limit of %zu MiB\n", (double)peak / MIB, limit_mib);
 	assert_true(peak <= limit_mib * MIB * 105 / 100);
-	assert_int_equal(puts, puts_before);
+	assert_int_equal(all_puts, puts_before);
 	assert_int_equal(all_stats().evictions, before.evictions);
 	purged = pool_stats(pool).priority[1].purged_bytes;
 	assert_true(purged > limit_mib * MIB);
@@ -276,9 +276,9 @@ static void a_stored_page_that_was_volatile_for_a_while_is_intact(void **state)
 	(void)state;
 	assert_true(larder_advise(pool, base, 512 * PAGE, LARDER_ADVICE_COLD) > 0);
 	mark(pool, base, 0, 1024, NULL);
-	before = puts;
+	before = all_puts;
 	assert_int_equal(larder_advise(pool, base, 1024 * PAGE, LARDER_ADVICE_COLD), 0); /* volatile pages stay */
-	assert_int_equal(puts, before);
+	assert_int_equal(all_puts, before);
 	assert_int_equal(larder_nonvolatile(pool, base, 1024 * PAGE, 0, NULL), LARDER_INTACT);
 	verify_pages(base, 0, 1024);
 	pool_end(pool);
