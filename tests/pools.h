@@ -6,7 +6,7 @@
 #define LARDER_TEST_POOLS_H
 
 #include "process.h"
-#include "volatile.h"
+#include "content.h"
 
 #include <larder/larder.h>
 

@@ -10,7 +10,7 @@
  * printed; the same seed draws the same random numbers in each thread, though what they lead to depends on the purger.
  */
 #include "process.h"
-#include "volatile.h"
+#include "content.h"
 
 #include <larder/larder.h>
 

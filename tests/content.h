@@ -2,8 +2,8 @@
  * What the tests of pools and volatile ranges share: page contents that can be recognised word by word, and looking at
  * the process from outside. Nothing here allocates.
  */
-#ifndef LARDER_TEST_VOLATILE_H
-#define LARDER_TEST_VOLATILE_H
+#ifndef LARDER_TEST_CONTENT_H
+#define LARDER_TEST_CONTENT_H
 
 #include "mix.h"
 
