@@ -20,12 +20,12 @@ enum { PAGE = 4096, WORDS = PAGE / 8, MIB = 1 << 20, PAGES_PER_MIB = MIB / PAGE 
 #define EVERYTHING ((uint64_t)1 << 40)
 
 /*
- * Word i of page `page` in its generation `generation`. Compresses (six bytes of eight repeat), but is not same-filled,
- * so that an evicted page goes to the tier.
+ * Word i of page `page` in its generation `generation`; never 0. Compresses 10 to 1, so that small limits can be met,
+ * but is not same-filled, so that an evicted page goes to the tier.
  */
 static inline uint64_t word_of(uint64_t page, uint64_t generation, size_t i)
 {
-	return (mix(page ^ generation << 32) & ~(uint64_t)0xffff) | (i + 1);
+	return (mix(page ^ generation << 32) & ~(uint64_t)0xffff) | (i / 32 + 1);
 }
 
 static inline void page_fill(void *at, uint64_t page, uint64_t generation)

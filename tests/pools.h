@@ -12,11 +12,28 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
+
+/*
+ * cmocka installs a SIGBUS handler of its own before each test and fixture, over the one that Larder installed for
+ * good. So each test puts that back when it makes a pool.
+ */
+static struct sigaction larders_sigbus;
+
+static inline void learn_larders_sigbus(void)
+{
+	larder_pool *pool;
+
+	if (larder_pool_create(&pool, &(struct larder_pool_options){ .fault_mode = LARDER_FAULT_INLINE }))
+		return;
+	sigaction(SIGBUS, NULL, &larders_sigbus);
+	larder_pool_destroy(pool);
+}
 
 /* Fixtures: without a limit, and after a group. */
 static inline int start_unlimited(void **state)
@@ -26,6 +43,8 @@ static inline int start_unlimited(void **state)
 	(void)state;
 	if (err)
 		fprintf(stderr, "cannot start: %d\n", err);
+	else
+		learn_larders_sigbus();
 	return err;
 }
 
@@ -40,6 +59,8 @@ static inline larder_pool *pool_new(const struct larder_pool_options *options)
 {
 	larder_pool *pool = NULL;
 
+	if (larders_sigbus.sa_sigaction)
+		sigaction(SIGBUS, &larders_sigbus, NULL);
 	assert_int_equal(larder_pool_create(&pool, options), 0);
 	assert_non_null(pool);
 	return pool;

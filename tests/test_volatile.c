@@ -52,6 +52,7 @@ static void random_round(larder_pool *pool, char *base, uint64_t *random)
 	static const uint64_t units[] = { LARDER_UNIT_PAGE, 2 * PAGE, LARDER_UNIT_CHUNK, LARDER_UNIT_RANGE };
 	unsigned char lost[PAGES];
 	size_t end;
+	int said;
 
 	for (size_t i = 0; i < PAGES; i++)
 		page_fill(base + i * PAGE, i, 0);
@@ -66,8 +67,8 @@ static void random_round(larder_pool *pool, char *base, uint64_t *random)
 		size_t n = random_length(random, PAGES - at);
 
 		end = at + n;
-		assert_int_equal(larder_nonvolatile(pool, base + at * PAGE, n * PAGE, LARDER_ACKNOWLEDGE, lost),
-				 memchr(lost, 1, n) != NULL);
+		said = larder_nonvolatile(pool, base + at * PAGE, n * PAGE, LARDER_ACKNOWLEDGE, lost);
+		assert_int_equal(said, memchr(lost, 1, n) != NULL);
 		for (size_t i = 0; i < n; i++)
 			lost[i] ? verify_zero(base, at + i, 1) : verify_pages(base, at + i, 1);
 	}
@@ -214,7 +215,7 @@ static void every_pin_says_purged_until_the_content_is_made_again(void **state)
 	purge_all(pool);
 	assert_int_equal(larder_pin(pool, base + 100, 3 * PAGE), LARDER_PURGED); /* pages 0 to 3 */
 	assert_int_equal(larder_pin(pool, base + PAGE, PAGE), LARDER_PURGED);
-	assert_int_equal(present_pages(base, 8), 4);
+	assert_int_equal(present_pages(base, 4), 4);
 	for (size_t i = 0; i < 4; i++)
 		page_fill(base + i * PAGE, i, 0);
 	assert_int_equal(larder_pin(pool, base + PAGE, PAGE), LARDER_PURGED); /* nobody has said that it is complete */

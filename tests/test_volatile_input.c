@@ -146,6 +146,11 @@ static char *page(size_t i)
 	return base + i * PAGE;
 }
 
+static void *page_of(void *p)
+{
+	return (void *)((uintptr_t)p & ~(uintptr_t)(PAGE - 1));
+}
+
 /* Calls that take a range, as functions of one shape. */
 typedef int range_call(larder_pool *p, void *addr, size_t bytes);
 
@@ -218,13 +223,13 @@ static void addresses_outside_the_pools_ranges_are_refused(void **state)
 		REFUSED(-EFAULT, call(pool, freed, PAGE));
 		REFUSED(-EFAULT, call(pool, foreign, PAGE));
 		REFUSED(-EFAULT, call(pool, foreign, PAGES * PAGE));
-		REFUSED(-EFAULT, call(pool, foreign_object, PAGE));
+		REFUSED(-EFAULT, call(pool, page_of(foreign_object), PAGE));
 		REFUSED(-EFAULT, call(pool, page(PAGES), PAGE));
 		REFUSED(-EFAULT, call(pool, page(30), PAGES * PAGE));
 		REFUSED(-EFAULT, call(pool, page(30), (size_t)1 << 46));
 		REFUSED(-EFAULT, call(pool, page(30), SIZE_MAX - PAGE + 1)); /* wraps around */
 		if (!takes_objects)
-			REFUSED(-EFAULT, call(pool, (char *)object, PAGE));
+			REFUSED(-EFAULT, call(pool, page_of(object), PAGE));
 	}
 }
 

@@ -334,11 +334,13 @@ static void do_purge(void)
 	size_t pages = random_length(&m.random, 256), gone;
 	unsigned char seen[PAGES];
 	int64_t given_back;
+	int said;
 
 	if (page_random(&m.random, 30) == 0)
 		pages = PAGES;
 	given_back = larder_purge(m.pool, upto, pages * PAGE);
-	expect("query", larder_query(m.pool, m.base, sizeof(seen) * PAGE, seen), memchr(seen, 1, PAGES) != NULL);
+	said = larder_query(m.pool, m.base, sizeof(seen) * PAGE, seen);
+	expect("query", said, memchr(seen, 1, PAGES) != NULL);
 	gone = model_purge(upto, pages, seen);
 	compare_lost("purge", seen, 0, PAGES);
 	if (given_back != (int64_t)gone * PAGE)

@@ -359,6 +359,27 @@ static void threads_that_touch_the_same_units_all_read_the_content_in(larder_poo
 }
 in_both_modes(threads_that_touch_the_same_units_all_read_the_content)
 
+	/* Where the answer goes may be absent, lost, and of the same range: no lock is held while it is written. */
+	static void answers_can_be_written_to_memory_that_was_purged_in(larder_pool *pool, char *base)
+{
+	struct filler f = { .base = base };
+	struct larder_volatile_options o = by_refill(&f, LARDER_UNIT_PAGE);
+
+	mark(pool, base, 0, 8, &o);
+	mark(pool, base, 32, 8, NULL);
+	purge_all(pool);
+	alarm(20); /* rather than wait for ever */
+	assert_int_equal(larder_query(pool, base + 24 * PAGE, 16 * PAGE, (unsigned char *)base), LARDER_PURGED);
+	assert_int_equal(larder_nonvolatile(pool, base + 32 * PAGE, 8 * PAGE, 0, (unsigned char *)base + PAGE),
+			 LARDER_PURGED);
+	alarm(0);
+	for (size_t i = 0; i < 16; i++)
+		assert_int_equal(base[i], i >= 8);
+	for (size_t i = 0; i < 8; i++)
+		assert_int_equal(base[PAGE + i], 1);
+}
+in_both_modes(answers_can_be_written_to_memory_that_was_purged)
+
 	/* ---- SIGBUS handlers ---- */
 
 	/* A page that raises SIGBUS for reasons of its own: beyond the end of its file. */
@@ -443,6 +464,7 @@ int main(void)
 		cmocka_unit_test(a_callback_that_fails_raises_sigbus),
 		cmocka_unit_test(system_calls_do_not_refill),
 		cmocka_unit_test(threads_that_touch_the_same_units_all_read_the_content),
+		cmocka_unit_test(answers_can_be_written_to_memory_that_was_purged),
 		cmocka_unit_test(the_handler_installed_before_gets_what_is_not_larders),
 		cmocka_unit_test(a_handler_installed_later_asks_larder_first),
 	};
