@@ -37,18 +37,30 @@ static int is_managed(const void *addr)
 	return region_contains(&memory->region, addr);
 }
 
+/* An arena's hooks, and whose it is. jemalloc passes the address of the hooks to each of them. */
+struct arena_hooks {
+	extent_hooks_t hooks;
+	struct region_owner owner;
+	unsigned index; /* of a pool's arena; 0 until it is made */
+};
+
 static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t alignment, bool *zero, bool *commit,
 			unsigned arena)
 {
-	void *p = region_alloc(&memory->region, bytes, alignment, at);
+	struct region_owner owner = ((struct arena_hooks *)hooks)->owner;
+	void *p;
 
-	(void)hooks, (void)arena;
+	(void)arena;
+	if (owner.pool == REGION_HEAP)
+		p = region_alloc(&memory->region, bytes, alignment, at);
+	else
+		p = at ? NULL : region_alloc_chunks(&memory->region, owner, bytes, alignment);
 	if (!p)
 		return NULL;
 	*zero = true;
 	*commit = true;
 	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed)) {
-		pressure_admit(memory);
+		pressure_admit(memory, owner.pool);
 		pressure_publish(memory, stats);
 	}
 	return p;
@@ -93,14 +105,14 @@ static bool hook_merge(extent_hooks_t *hooks, void *a, size_t a_bytes, void *b, 
 	return is_managed(a) != is_managed(b);
 }
 
-static extent_hooks_t extent_hooks = {
-	.alloc = hook_alloc,
-	.dalloc = hook_dalloc,
-	.destroy = hook_destroy,
-	.purge_forced = hook_purge,
-	.split = hook_split,
-	.merge = hook_merge,
-};
+#define EXTENT_HOOKS                                                                                                   \
+	{                                                                                                              \
+		.alloc = hook_alloc, .dalloc = hook_dalloc, .destroy = hook_destroy, .purge_forced = hook_purge,       \
+		.split = hook_split, .merge = hook_merge,                                                              \
+	}
+
+static struct arena_hooks heap_hooks = { .hooks = EXTENT_HOOKS };
+static struct arena_hooks pool_hooks[REGION_POOLS][CHUNK_RANGES + 1]; /* [pool][kind]; see arena_pool_alloc() */
 
 static int read_unsigned(const char *name, unsigned *value)
 {
@@ -116,9 +128,9 @@ static int read_size(const char *name, size_t *value)
 	return -allocator.mallctl(name, value, &bytes, NULL, 0);
 }
 
-static int hook_arena(unsigned index)
+static int hook_arena(unsigned index, struct arena_hooks *with)
 {
-	extent_hooks_t *hooks = &extent_hooks;
+	extent_hooks_t *hooks = &with->hooks;
 	char name[MALLCTL_NAME_BYTES];
 
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", index);
@@ -146,7 +158,7 @@ static int hook_arenas(void)
 	create_huge_arena();
 	err = read_unsigned("arenas.narenas", &arenas);
 	for (unsigned i = 0; !err && i < arenas; i++) {
-		err = hook_arena(i);
+		err = hook_arena(i, &heap_hooks);
 		if (err == -EFAULT) /* an index without an arena */
 			err = 0;
 	}
@@ -158,14 +170,14 @@ int arena_check(const struct arena_allocator *a)
 	extent_hooks_t *hooks;
 	size_t bytes = sizeof(hooks);
 
-	if (!a || !a->mallctl || !a->mallocx)
+	if (!a || !a->mallctl || !a->mallocx || !a->dallocx || !a->sallocx)
 		return -ENOPKG;
 	return a->mallctl("arena.0.extent_hooks", &hooks, &bytes, NULL, 0) ? -ENOPKG : 0;
 }
 
 void arena_created(const char *name, void **new_value, size_t *new_bytes)
 {
-	static extent_hooks_t *hooks = &extent_hooks;
+	static extent_hooks_t *hooks = &heap_hooks.hooks;
 	static const char create[] = "arenas.create";
 
 	if (!memory || *new_value || __builtin_strcmp(name, create) != 0)
@@ -174,12 +186,76 @@ void arena_created(const char *name, void **new_value, size_t *new_bytes)
 	*new_bytes = sizeof(hooks);
 }
 
-static void purge(void)
+/* ---- pools ---- */
+
+/*
+ * The arena is made with jemalloc's own hooks and gets ours before it allocates: so its first block of metadata, with
+ * its locks, is jemalloc's. The kernel must never find a lock of ours absent in a pool with inline faults.
+ */
+static int make_arena(struct arena_hooks *hooks, struct region_owner owner)
+{
+	unsigned index;
+	int err = read_unsigned("arenas.create", &index);
+
+	if (err)
+		return err == -EAGAIN ? -ENOMEM : err;
+	*hooks = (struct arena_hooks){ .hooks = EXTENT_HOOKS, .owner = owner };
+	err = hook_arena(index, hooks);
+	if (!err)
+		hooks->index = index;
+	return err;
+}
+
+int arena_pool_alloc(struct region_owner owner, size_t bytes, size_t alignment, void **p)
+{
+	static struct larder_mutex making; /* one arena at a time; the index is read without it */
+	struct arena_hooks *hooks = &pool_hooks[owner.pool][owner.kind];
+	int err = 0;
+
+	if (!__atomic_load_n(&hooks->index, __ATOMIC_ACQUIRE)) {
+		mutex_lock(&making);
+		if (!hooks->index)
+			err = make_arena(hooks, owner);
+		mutex_unlock(&making);
+	}
+	if (err)
+		return err;
+	*p = allocator.mallocx(bytes, MALLOCX_ARENA(hooks->index) | MALLOCX_TCACHE_NONE | MALLOCX_ALIGN(alignment));
+	return *p ? 0 : -ENOMEM;
+}
+
+void arena_pool_free(void *p)
+{
+	allocator.dallocx(p, MALLOCX_TCACHE_NONE);
+}
+
+size_t arena_pool_size(const void *p)
+{
+	return allocator.sallocx(p, 0);
+}
+
+static void control_arena(unsigned index, const char *what)
 {
 	char name[MALLCTL_NAME_BYTES];
 
-	snprintf(name, sizeof(name), "arena.%u.purge", MALLCTL_ARENAS_ALL);
+	snprintf(name, sizeof(name), "arena.%u.%s", index, what);
 	allocator.mallctl(name, NULL, NULL, NULL, 0);
+}
+
+void arena_pool_reset(unsigned pool)
+{
+	for (int kind = CHUNK_OBJECTS; kind <= CHUNK_RANGES; kind++)
+		if (pool_hooks[pool][kind].index) {
+			control_arena(pool_hooks[pool][kind].index, "reset");
+			control_arena(pool_hooks[pool][kind].index, "purge");
+		}
+}
+
+/* ---- the purging thread ---- */
+
+static void purge_arenas(void)
+{
+	control_arena(MALLCTL_ARENAS_ALL, "purge");
 }
 
 static _Atomic int main_thread_exited;
@@ -208,7 +284,7 @@ static void *purger_main(void *arg)
 		event_wait(&reclaim->purge_wanted, seen, alone ? poll_ns : 0);
 		if (event_count(&reclaim->purge_wanted) == seen || atomic_load(&main_thread_exited) != alone)
 			continue;
-		purge();
+		purge_arenas();
 		event_post(&reclaim->purge_done);
 	}
 }

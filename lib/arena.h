@@ -4,7 +4,7 @@
 #ifndef LARDER_ARENA_H
 #define LARDER_ARENA_H
 
-#include <stddef.h>
+#include "region.h"
 
 struct larder_memory;
 struct larder_reclaim;
@@ -16,6 +16,8 @@ struct larder_reclaim;
 struct arena_allocator {
 	int (*mallctl)(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes);
 	void *(*mallocx)(size_t bytes, int flags);
+	void (*dallocx)(void *p, int flags);
+	size_t (*sallocx)(const void *p, int flags);
 };
 
 /* Returns 0, or -ENOPKG when the functions are missing or the jemalloc has no extent hooks (before 5.0). */
@@ -33,6 +35,17 @@ int arena_install(const struct arena_allocator *allocator, struct larder_memory 
  * (*new_value, *new_bytes), so that arenas which the program creates without hooks of its own are managed too.
  */
 void arena_created(const char *name, void **new_value, size_t *new_bytes);
+
+/*
+ * Arenas of a pool: one for objects, one for page ranges (enum chunk_kind). They are made at the first allocation and
+ * stay when the pool goes. What jemalloc keeps about them lies outside the region: it must not fault inline.
+ */
+int arena_pool_alloc(struct region_owner owner, size_t bytes, size_t alignment, void **p);
+void arena_pool_free(void *p);
+/* How much was allocated at p, at least. */
+size_t arena_pool_size(const void *p);
+/* Free everything that a pool has allocated and give its content back. */
+void arena_pool_reset(unsigned pool);
 
 /* The main thread is about to end alone (pthread_exit): end the purging thread when it is the last. */
 void arena_main_thread_exits(void);

@@ -24,21 +24,28 @@ static uint64_t acquire(struct larder_page *page)
 }
 
 /* Let the holder of an owned page go; the mapping is emptied for the whole range at once. */
-static void drop(struct larder_memory *m, const struct larder_page *page, uint64_t word)
+static void drop(struct larder_memory *m, size_t index, uint64_t word, struct discarded *dropped)
 {
+	struct larder_region *r = &m->region;
+
 	switch (page_state(word)) {
 	case PAGE_RESIDENT:
-		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		region_count(r, index, LARDER_PAGES_RESIDENT, -1);
+		dropped->ram++;
 		break;
 	case PAGE_STAGED: /* the slot's copy is stale from now on */
-		region_count(&m->region, LARDER_PAGES_STAGED, -1);
+		region_count(r, index, LARDER_PAGES_STAGED, -1);
+		dropped->ram++;
 		break;
 	case PAGE_STORED:
-		region_count(&m->region, page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
-		store_drop(&m->store, (struct store_place){ .handle = page->handle, .tier = (uint8_t)page_tier(word) });
+		region_count(r, index, page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
+		store_drop(&m->store,
+			   (struct store_place){ .handle = r->pages[index].handle, .tier = (uint8_t)page_tier(word) });
+		dropped->stored += page_tier(word) != STORE_TIER_SAME;
 		break;
 	case PAGE_POISONED:
-		region_count(&m->region, LARDER_PAGES_POISONED, -1);
+		if (!(word & PAGE_TRAP))
+			region_count(r, index, LARDER_PAGES_POISONED, -1);
 		break;
 	default:
 		return;
@@ -46,57 +53,57 @@ static void drop(struct larder_memory *m, const struct larder_page *page, uint64
 	STATS_ADD(discarded, 1);
 }
 
-/* Program threads do not have the userfaultfd: the reclaim thread wakes for them. Happens when freed memory is touched.
- */
-static void ask_to_wake(struct larder_memory *m)
-{
-	atomic_store(&m->pressure.wake_region, 1);
-	pressure_wake_reclaim(m);
-}
-
-static long discard_watched(struct larder_memory *m, size_t first, size_t pages)
+static long discard_watched(struct larder_memory *m, size_t first, size_t pages, uint64_t to, struct discarded *dropped)
 {
 	int awaited = 0;
 	long err;
 
 	for (size_t i = first; i < first + pages; i++)
-		drop(m, &m->region.pages[i], acquire(&m->region.pages[i]));
+		drop(m, i, acquire(&m->region.pages[i]), dropped);
 	err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	for (size_t i = first; i < first + pages; i++)
-		awaited |= page_release(&m->region.pages[i], PAGE_FRESH);
-	if (awaited)
-		ask_to_wake(m);
+		awaited |= page_release(&m->region.pages[i], to);
+	if (awaited) /* happens when memory is touched that nobody wants any more */
+		pressure_ask_to_wake(m);
 	return err;
 }
 
-static long discard_in_chunk(struct larder_memory *m, size_t first, size_t pages)
+static long discard_in_chunk(struct larder_memory *m, size_t first, size_t pages, uint64_t to,
+			     struct discarded *dropped)
 {
 	struct larder_chunk *c = region_chunk(&m->region, first);
 	long err;
 
 	mutex_lock(&c->lock);
 	if (chunk_is_watched(c))
-		err = discard_watched(m, first, pages);
+		err = discard_watched(m, first, pages, to, dropped);
 	else
 		err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	mutex_unlock(&c->lock);
 	return err;
 }
 
-int discard(struct larder_memory *m, void *addr, size_t bytes)
+int discard_pages(struct larder_memory *m, size_t first, size_t pages, uint64_t to, struct discarded *dropped)
 {
-	size_t first = region_index(&m->region, addr), end = first + bytes / PAGE_BYTES;
+	size_t end = first + pages;
 	long err = 0;
 
 	if (atomic_load_explicit(&m->region.detached, memory_order_relaxed))
-		return (int)sys_madvise(addr, bytes, MADV_DONTNEED);
+		return (int)sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	while (first < end && !err) {
 		size_t n = CHUNK_PAGES - first % CHUNK_PAGES;
 
 		if (n > end - first)
 			n = end - first;
-		err = discard_in_chunk(m, first, n);
+		err = discard_in_chunk(m, first, n, to, dropped);
 		first += n;
 	}
 	return (int)err;
+}
+
+int discard(struct larder_memory *m, void *addr, size_t bytes)
+{
+	struct discarded dropped = { 0 };
+
+	return discard_pages(m, region_index(&m->region, addr), bytes / PAGE_BYTES, PAGE_FRESH, &dropped);
 }

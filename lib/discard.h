@@ -13,4 +13,13 @@
  */
 int discard(struct larder_memory *m, void *addr, size_t bytes);
 
+/* What a discard dropped, in pages that were watched. */
+struct discarded {
+	uint64_t ram, stored; /* from RAM; from a tier */
+};
+
+/* The same by page index; `to` is what the pages become: PAGE_FRESH, or with PAGE_TRAP in watched memory. Program
+ * threads and the reclaim thread. Adds to *dropped. */
+int discard_pages(struct larder_memory *m, size_t first, size_t pages, uint64_t to, struct discarded *dropped);
+
 #endif

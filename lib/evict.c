@@ -16,6 +16,7 @@ enum {
 	CREDIT_INCOMPRESSIBLE = PAGE_CREDIT_MAX,
 	CREDIT_UNMOVABLE = PAGE_CREDIT_MAX,
 	CREDIT_TIER_FAILED = 4,
+	CREDIT_KEPT = 0,
 	CREDIT_UNSHARED = 0
 };
 
@@ -39,8 +40,8 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
 		release(m, first + i, page_word_staged(slot));
 	}
 	staging_publish(s);
-	region_count(&m->region, LARDER_PAGES_RESIDENT, -(int64_t)n);
-	region_count(&m->region, LARDER_PAGES_STAGED, (int64_t)n);
+	region_count(&m->region, first, LARDER_PAGES_RESIDENT, -(int64_t)n);
+	region_count(&m->region, first, LARDER_PAGES_STAGED, (int64_t)n);
 	STATS_ADD(staged, n);
 }
 
@@ -91,7 +92,7 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 		unshare(m, first, n);
 		return n;
 	case -ENOENT: /* the program threw the page away without telling us: it reads as zeroes */
-		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		region_count(&m->region, first, LARDER_PAGES_RESIDENT, -1);
 		release(m, first, PAGE_FRESH);
 		return 1;
 	case -ESRCH: /* the process is exiting */
@@ -139,21 +140,38 @@ static size_t move_run(struct larder_memory *m, size_t first, size_t n)
 	return staged;
 }
 
-/* Own the page if it is to leave on this turn; else take one credit from it. */
-static int choose(struct larder_page *page)
+/* What a sweep looks for. */
+struct sweep {
+	unsigned pool; /* REGION_HEAP = every pool */
+	int now;       /* credit does not count, and none is taken */
+};
+
+/*
+ * Own the page if it is to leave on this turn; else take one credit from it. A page that is pinned or volatile stays:
+ * its KEPT bit is looked at when the page is owned, so that whoever sets it after that finds the page MOVING
+ * (volatile.c).
+ */
+static int choose(struct larder_memory *m, size_t index, const struct sweep *sweep)
 {
+	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
 
-	if (page_state(word) != PAGE_RESIDENT)
+	if (page_state(word) != PAGE_RESIDENT || region_bit(m->region.kept, index))
 		return 0;
-	if (page_credit(word) == 0)
-		return page_acquire(page, &word, PAGE_MOVING);
-	page_change(page, &word, page_word_resident(page_credit(word) - 1));
+	if (page_credit(word) > 0 && !sweep->now) {
+		page_change(page, &word, page_word_resident(page_credit(word) - 1));
+		return 0;
+	}
+	if (!page_acquire(page, &word, PAGE_MOVING))
+		return 0;
+	if (!region_bit(m->region.kept, index))
+		return 1;
+	release(m, index, page_word_resident(0));
 	return 0;
 }
 
 /* Sweep pages [*hand, end), all in one chunk whose lock is held. Stops when `want` pages are staged. */
-static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, size_t want)
+static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, size_t want, const struct sweep *sweep)
 {
 	size_t staged = 0;
 
@@ -164,7 +182,7 @@ static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, siz
 			room = EVICT_BATCH;
 		if (room == 0)
 			break;
-		while (n < room && first + n < end && choose(&m->region.pages[first + n]))
+		while (n < room && first + n < end && choose(m, first + n, sweep))
 			n++;
 		*hand = first + n;
 		if (n)
@@ -175,8 +193,17 @@ static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, siz
 	return staged;
 }
 
-size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned *turns)
+/* May pages of this chunk leave for a tier? */
+static int is_swappable(const struct larder_memory *m, const struct larder_chunk *c, unsigned pool)
 {
+	if (!chunk_is_watched(c) || (pool != REGION_HEAP && c->owner.pool != pool))
+		return 0;
+	return pressure_tiers(m, c->owner.pool) != 0;
+}
+
+size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t want, unsigned *turns)
+{
+	const struct sweep sweep = { .pool = pool };
 	size_t used = region_used_pages(&m->region), staged = 0, examined = 0;
 
 	while (staged < want && examined < used && staging_room(&m->staging) > 0) {
@@ -190,16 +217,39 @@ size_t evict_sweep(struct larder_memory *m, size_t *hand, size_t want, unsigned 
 		start = *hand;
 		c = region_chunk(&m->region, start);
 		end = start - start % CHUNK_PAGES + CHUNK_PAGES;
-		if (!chunk_is_watched(c)) {
+		if (!is_swappable(m, c, pool)) {
 			*hand = end;
 		} else {
 			mutex_lock(&c->lock);
-			staged += sweep_chunk(m, hand, end, want - staged);
+			staged += sweep_chunk(m, hand, end, want - staged, &sweep);
 			mutex_unlock(&c->lock);
 		}
 		examined += *hand - start;
 	}
 	return staged;
+}
+
+size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages)
+{
+	const struct sweep sweep = { .now = 1 };
+	size_t hand = first, evicted = 0;
+
+	while (hand < first + pages) {
+		size_t end = hand - hand % CHUNK_PAGES + CHUNK_PAGES;
+		struct larder_chunk *c = region_chunk(&m->region, hand);
+
+		end = end < first + pages ? end : first + pages;
+		if (!is_swappable(m, c, REGION_HEAP)) {
+			hand = end;
+			continue;
+		}
+		mutex_lock(&c->lock);
+		sweep_chunk(m, &hand, end, CHUNK_PAGES, &sweep);
+		mutex_unlock(&c->lock);
+		while (m->staging.head != m->staging.tail)
+			evicted += evict_write_out(m, w);
+	}
+	return evicted;
 }
 
 /* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its
@@ -211,20 +261,18 @@ static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot
 
 	if (!page_acquire(page, &word, PAGE_RESTORING))
 		return;
-	region_count(&m->region, LARDER_PAGES_STAGED, -1);
+	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 	release(m, index, PAGE_FRESH);
 }
 
 /* No tier takes a page: it goes back to where it came from. */
-static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, int err)
+static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, unsigned credit)
 {
 	uint32_t slot = page_slot(word);
 
-	if (err == -E2BIG)
-		STATS_ADD(incompressible, 1);
 	if (!page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
 		return;
-	if (restore_pages(m, w, index, &word, 1, err == -E2BIG ? CREDIT_INCOMPRESSIBLE : CREDIT_TIER_FAILED) == 0)
+	if (restore_pages(m, w, index, &word, 1, credit) == 0)
 		forget_unmapped(m, index, slot);
 }
 
@@ -238,12 +286,28 @@ static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struc
 		store_drop(&m->store, place);
 		return 0;
 	}
-	region_count(&m->region, LARDER_PAGES_STAGED, -1);
-	region_count(&m->region, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, 1);
+	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
+	region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, 1);
 	STATS_ADD(evictions, 1);
 	if (place.tier == STORE_TIER_SAME)
 		STATS_ADD(same_filled, 1);
 	return 1;
+}
+
+/* Put a staged page into the store; -ECANCELED when it has become volatile or pinned. See memory.h: writing. */
+static int put(struct larder_memory *m, struct larder_restorer *w, size_t index, uint32_t slot,
+	       struct store_place *place)
+{
+	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
+	int err;
+
+	atomic_store(&m->writing, index + 1);
+	if (region_bit(m->region.kept, index))
+		err = -ECANCELED;
+	else
+		err = store_put(&m->store, tiers, w->scratch, staging_address(&m->staging, slot), place);
+	atomic_store_explicit(&m->writing, 0, memory_order_release);
+	return err;
 }
 
 static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
@@ -255,10 +319,15 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uin
 
 	if (word != page_word_staged(slot)) /* taken back or discarded */
 		return 0;
-	err = store_put(&m->store, w->scratch, staging_address(&m->staging, slot), &place);
+	err = put(m, w, index, slot, &place);
 	if (!err)
 		return commit(m, index, word, place);
-	put_back(m, w, index, word, err);
+	if (err == -E2BIG)
+		STATS_ADD(incompressible, 1);
+	put_back(m, w, index, word,
+		 err == -E2BIG	     ? CREDIT_INCOMPRESSIBLE
+		 : err == -ECANCELED ? CREDIT_KEPT
+				     : CREDIT_TIER_FAILED);
 	return 0;
 }
 

@@ -29,7 +29,8 @@ struct uffdio_poison {
 	__u64 mode;
 	__s64 updated;
 };
-#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
+#define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
+#define UFFDIO_POISON		    _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 #endif
 
 #ifndef UFFDIO_MOVE

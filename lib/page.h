@@ -19,6 +19,8 @@
  *   DISCARDING  nobody wants it any more
  *   POISONED    lost; a touch raises SIGBUS
  *
+ * FRESH and POISONED pages may carry TRAP: purged while volatile, and a touch must not read zeroes (volatile.h).
+ *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
  * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
  * busy state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
@@ -54,10 +56,11 @@ struct larder_page {
 };
 
 /*
- * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 32-63 staging slot (STAGED)
- * Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
+ * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 32-63 staging slot
+ * (STAGED) Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
+#define PAGE_TRAP    ((uint64_t)1 << 12)
 enum { PAGE_TIER_SHIFT = 5, PAGE_TIER_MAX = 7, PAGE_CREDIT_SHIFT = 8, PAGE_CREDIT_MAX = 15, PAGE_SLOT_SHIFT = 32 };
 
 static inline uint64_t page_word_resident(unsigned credit)
@@ -104,7 +107,7 @@ static inline int page_is_busy(uint64_t word)
 static inline int page_may_become(enum page_state from, enum page_state to)
 {
 	static const uint16_t next[PAGE_STATES] = {
-		[PAGE_FRESH] = 1 << PAGE_RESTORING | 1 << PAGE_RESIDENT | 1 << PAGE_DISCARDING,
+		[PAGE_FRESH] = 1 << PAGE_FRESH | 1 << PAGE_RESTORING | 1 << PAGE_RESIDENT | 1 << PAGE_DISCARDING,
 		[PAGE_RESIDENT] = 1 << PAGE_RESIDENT | 1 << PAGE_MOVING | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
 		[PAGE_MOVING] = 1 << PAGE_STAGED | 1 << PAGE_RESIDENT | 1 << PAGE_FRESH,
 		[PAGE_STAGED] = 1 << PAGE_STORED | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
@@ -112,7 +115,7 @@ static inline int page_may_become(enum page_state from, enum page_state to)
 		[PAGE_RESTORING] =
 			1 << PAGE_RESIDENT | 1 << PAGE_FRESH | 1 << PAGE_STAGED | 1 << PAGE_STORED | 1 << PAGE_POISONED,
 		[PAGE_DISCARDING] = 1 << PAGE_FRESH,
-		[PAGE_POISONED] = 1 << PAGE_DISCARDING,
+		[PAGE_POISONED] = 1 << PAGE_DISCARDING | 1 << PAGE_RESTORING,
 	};
 
 	return next[from] >> to & 1;

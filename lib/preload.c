@@ -8,6 +8,7 @@
  * that cannot start Larder (a sandbox, say) runs without it. The constructor starts the service before main(). The
  * functions below stand in front of libc's and jemalloc's; each does its part and calls on.
  */
+#include "api.h"
 #include "limit.h"
 #include "log.h"
 #include "process.h"
@@ -20,8 +21,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#define LARDER_PUBLIC __attribute__((visibility("default")))
 
 enum { EXIT_CANNOT_START = 125 }; /* as `larder run` documents it */
 
@@ -36,6 +35,8 @@ static void find_real_functions(void)
 {
 	*(void **)&real.jemalloc.mallctl = dlsym(RTLD_NEXT, "mallctl");
 	*(void **)&real.jemalloc.mallocx = dlsym(RTLD_NEXT, "mallocx");
+	*(void **)&real.jemalloc.dallocx = dlsym(RTLD_NEXT, "dallocx");
+	*(void **)&real.jemalloc.sallocx = dlsym(RTLD_NEXT, "sallocx");
 	*(void **)&real.fork_only = dlsym(RTLD_NEXT, "_Fork");
 	*(void **)&real.pthread_exit = dlsym(RTLD_NEXT, "pthread_exit");
 }
@@ -186,24 +187,11 @@ LARDER_PUBLIC __attribute__((noreturn)) void pthread_exit(void *value)
 	real.pthread_exit(value);
 }
 
-/* A program that is linked with liblarder.so and run under `larder run` meets these instead. */
+/*
+ * A program that is linked with liblarder.so and run under `larder run` meets this, and the functions of api.c,
+ * instead. In a process that could not start Larder when it began, there is nothing to be had either.
+ */
 LARDER_PUBLIC int larder_start(const struct larder_options *options)
 {
-	(void)options;
-	return -EALREADY;
-}
-
-LARDER_PUBLIC int64_t larder_reclaim(uint64_t bytes)
-{
-	return process_reclaim(bytes);
-}
-
-LARDER_PUBLIC int larder_get_stats(struct larder_stats *to)
-{
-	return process_get_stats(to);
-}
-
-LARDER_PUBLIC const char *larder_version(void)
-{
-	return LARDER_VERSION_STRING;
+	return process_start(&(struct process_setup){ .options = options, .allocator = &real.jemalloc });
 }

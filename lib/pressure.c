@@ -25,7 +25,7 @@ enum { REST_GRACE_DIVISOR = 25, REST_MOST_DIVISOR = 8 };
 
 uint64_t pressure_metadata_bytes(const struct larder_memory *m)
 {
-	return m->pressure.fixed_bytes + region_metadata_bytes(&m->region);
+	return m->pressure.fixed_bytes + region_metadata_bytes(&m->region) + segments_metadata_bytes(&m->segments);
 }
 
 /* What Larder makes the process cost. */
@@ -48,12 +48,13 @@ static uint64_t content_bytes(const struct larder_region *r)
 	return (uint64_t)pages * PAGE_BYTES;
 }
 
-static uint64_t limit_bytes(const struct larder_memory *m)
+static uint64_t limit_bytes(const struct larder_memory *m, unsigned pool)
 {
-	uint64_t limit = m->pressure.limit_bytes;
+	const struct larder_budget *budget = &m->pools[pool].budget;
+	uint64_t limit = budget->limit_bytes;
 
-	if (m->pressure.limit_percent) {
-		limit = content_bytes(&m->region) / 100 * m->pressure.limit_percent;
+	if (budget->limit_percent) {
+		limit = content_bytes(&m->region) / 100 * budget->limit_percent;
 		return limit > LARDER_LIMIT_MIN_BYTES ? limit : LARDER_LIMIT_MIN_BYTES;
 	}
 	return limit ? limit : UINT64_MAX;
@@ -69,9 +70,25 @@ static uint64_t counted_rest_bytes(const struct larder_memory *m, uint64_t limit
 	return rest < most ? rest : most;
 }
 
-uint64_t pressure_usage_bytes(const struct larder_memory *m)
+/* A compressed page of a pool counts as much as the average one: the tiers do not know whose their objects are. */
+static uint64_t pool_bytes(const struct larder_memory *m, unsigned pool)
 {
-	return managed_bytes(m) + counted_rest_bytes(m, limit_bytes(m));
+	const struct larder_region *r = &m->region;
+	uint64_t pages = (uint64_t)region_pool_counted(r, pool, LARDER_PAGES_UNTRACKED) +
+			 (uint64_t)region_pool_counted(r, pool, LARDER_PAGES_RESIDENT) +
+			 (uint64_t)region_pool_counted(r, pool, LARDER_PAGES_STAGED);
+	uint64_t stored = (uint64_t)region_pool_counted(r, pool, LARDER_PAGES_STORED);
+
+	if (stored)
+		stored *= store_cost_bytes(&m->store) / ((uint64_t)region_counted(r, LARDER_PAGES_STORED) + 1);
+	return pages * PAGE_BYTES + stored;
+}
+
+uint64_t pressure_usage_bytes(const struct larder_memory *m, unsigned pool)
+{
+	if (pool != REGION_HEAP)
+		return pool_bytes(m, pool);
+	return managed_bytes(m) + counted_rest_bytes(m, limit_bytes(m, REGION_HEAP));
 }
 
 /* The second number of /proc/self/statm: resident pages of the process. 0 when it cannot be read. */
@@ -100,18 +117,28 @@ void pressure_measure_rest(struct larder_memory *m)
 	atomic_store_explicit(&m->pressure.other_bytes, rss > managed ? rss - managed : 0, memory_order_relaxed);
 }
 
-struct larder_watermarks pressure_watermarks(const struct larder_memory *m)
+struct larder_watermarks pressure_watermarks(const struct larder_memory *m, unsigned pool)
 {
-	uint64_t limit = limit_bytes(m),
-		 attained = atomic_load_explicit(&m->pressure.attained_bytes, memory_order_relaxed);
+	uint64_t limit = limit_bytes(m, pool),
+		 attained = atomic_load_explicit(&m->pools[pool].budget.attained_bytes, memory_order_relaxed);
 	uint64_t effective = attained > limit ? attained : limit, step = effective / WATERMARK_DIVISOR;
 
 	return (struct larder_watermarks){ limit, effective, effective - step, effective - 2 * step };
 }
 
-static int has_limit(const struct larder_memory *m)
+static int has_limit(const struct larder_memory *m, unsigned pool)
 {
-	return m->pressure.limit_bytes || m->pressure.limit_percent;
+	return m->pools[pool].budget.limit_bytes || m->pools[pool].budget.limit_percent;
+}
+
+int pressure_is_high(const struct larder_memory *m, unsigned pool)
+{
+	return has_limit(m, pool) && pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).high_bytes;
+}
+
+uint32_t pressure_tiers(const struct larder_memory *m, unsigned pool)
+{
+	return pool == REGION_HEAP ? STORE_ALL_TIERS : m->pools[pool].tiers;
 }
 
 void pressure_wake_reclaim(struct larder_memory *m)
@@ -120,28 +147,38 @@ void pressure_wake_reclaim(struct larder_memory *m)
 		event_post(&m->pressure.wanted);
 }
 
-void pressure_notice(struct larder_memory *m)
+void pressure_ask_to_wake(struct larder_memory *m)
 {
-	if (!has_limit(m) || !atomic_load_explicit(&m->pressure.asleep, memory_order_acquire))
+	atomic_store(&m->pressure.wake_region, 1);
+	pressure_wake_reclaim(m);
+}
+
+void pressure_notice(struct larder_memory *m, unsigned pool)
+{
+	if (!atomic_load_explicit(&m->pressure.asleep, memory_order_acquire))
 		return;
-	if (pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes)
+	if (pressure_is_high(m, REGION_HEAP) || (pool != REGION_HEAP && pressure_is_high(m, pool)))
 		pressure_wake_reclaim(m);
 }
 
-static int must_wait(const struct larder_memory *m)
+static int is_over(const struct larder_memory *m, unsigned pool)
 {
-	return !atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed) &&
-	       pressure_usage_bytes(m) > pressure_watermarks(m).wait_bytes;
+	return has_limit(m, pool) && pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).wait_bytes;
 }
 
-void pressure_admit(struct larder_memory *m)
+static int must_wait(const struct larder_memory *m, unsigned pool)
+{
+	if (atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed))
+		return 0;
+	return is_over(m, REGION_HEAP) || (pool != REGION_HEAP && is_over(m, pool));
+}
+
+void pressure_admit(struct larder_memory *m, unsigned pool)
 {
 	uint64_t start;
 
-	if (!has_limit(m))
-		return;
-	pressure_notice(m);
-	if (!must_wait(m))
+	pressure_notice(m, pool);
+	if (!must_wait(m, pool))
 		return;
 	start = sys_now_ns();
 	STATS_ADD(pressure_waits, 1);
@@ -150,18 +187,33 @@ void pressure_admit(struct larder_memory *m)
 
 		pressure_wake_reclaim(m);
 		event_wait(&m->pressure.relieved, seen, ADMIT_SLICE_NS);
-	} while (must_wait(m) && sys_now_ns() - start < ADMIT_TOTAL_NS);
+	} while (must_wait(m, pool) && sys_now_ns() - start < ADMIT_TOTAL_NS);
 	STATS_ADD(pressure_wait_ns, sys_now_ns() - start);
 }
 
-int pressure_should_put_off(const struct larder_memory *m)
+static int is_well_over(const struct larder_memory *m, unsigned pool)
 {
 	struct larder_watermarks w;
 
-	if (!has_limit(m) || atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed))
+	if (!has_limit(m, pool))
 		return 0;
-	w = pressure_watermarks(m);
-	return pressure_usage_bytes(m) > w.wait_bytes + (w.wait_bytes - w.high_bytes);
+	w = pressure_watermarks(m, pool);
+	return pressure_usage_bytes(m, pool) > w.wait_bytes + (w.wait_bytes - w.high_bytes);
+}
+
+int pressure_should_put_off(const struct larder_memory *m, unsigned pool)
+{
+	if (atomic_load_explicit(&m->pressure.suspended, memory_order_relaxed))
+		return 0;
+	return is_well_over(m, REGION_HEAP) || (pool != REGION_HEAP && is_well_over(m, pool));
+}
+
+/* Setting the flag comes before waking reclaim, which tests it before it sleeps. */
+void pressure_put_off(struct larder_memory *m)
+{
+	STATS_ADD(faults_throttled, 1);
+	atomic_store(&m->pressure.put_off, 1);
+	pressure_wake_reclaim(m);
 }
 
 static void set(uint64_t *gauge, uint64_t value)
@@ -171,13 +223,13 @@ static void set(uint64_t *gauge, uint64_t value)
 
 void pressure_publish(const struct larder_memory *m, struct larder_stats *to)
 {
-	struct larder_watermarks w = pressure_watermarks(m);
-	uint64_t usage = pressure_usage_bytes(m), same_pages;
+	struct larder_watermarks w = pressure_watermarks(m, REGION_HEAP);
+	uint64_t usage = pressure_usage_bytes(m, REGION_HEAP), same_pages;
 
 	set(&to->usage_bytes, usage);
-	set(&to->limit_bytes, has_limit(m) ? w.limit_bytes : 0);
-	set(&to->high_bytes, has_limit(m) ? w.high_bytes : 0);
-	set(&to->low_bytes, has_limit(m) ? w.low_bytes : 0);
+	set(&to->limit_bytes, has_limit(m, REGION_HEAP) ? w.limit_bytes : 0);
+	set(&to->high_bytes, has_limit(m, REGION_HEAP) ? w.high_bytes : 0);
+	set(&to->low_bytes, has_limit(m, REGION_HEAP) ? w.low_bytes : 0);
 	set(&to->metadata_bytes, pressure_metadata_bytes(m));
 	set(&to->other_bytes, atomic_load_explicit(&m->pressure.other_bytes, memory_order_relaxed));
 	if (usage > to->peak_usage_bytes)

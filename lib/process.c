@@ -8,9 +8,11 @@
 #include "process.h"
 
 #include "discard.h"
+#include "api.h"
 #include "limit.h"
 #include "service.h"
 #include "stats.h"
+#include "volatile.h"
 
 #include <pthread.h>
 
@@ -29,8 +31,8 @@ static int start_service(const struct larder_options *o, const struct process_se
 	static const struct larder_backend_ops *const lz4[] = { &larder_backend_lz4 };
 	int err;
 
-	service.memory.pressure.limit_bytes = o->limit_bytes;
-	service.memory.pressure.limit_percent = o->limit_percent;
+	service.memory.pools[REGION_HEAP].budget.limit_bytes = o->limit_bytes;
+	service.memory.pools[REGION_HEAP].budget.limit_percent = o->limit_percent;
 	err = setup->tiers ? service_start(&service, setup->tiers, setup->ntiers) : service_start(&service, lz4, 1);
 	if (!err)
 		STATS_SET(limit_percent, o->limit_percent);
@@ -75,9 +77,9 @@ int process_advise(void *addr, size_t bytes, int advice, int *result)
 	return 1;
 }
 
-int64_t process_reclaim(uint64_t bytes)
+struct larder_service *process_service(void)
 {
-	return process_is_managed() ? (int64_t)reclaim_now(&service.reclaim, bytes) : -ENOTCONN;
+	return service.memory.region.base ? &service : NULL;
 }
 
 int process_get_stats(struct larder_stats *to)
@@ -89,24 +91,44 @@ int process_get_stats(struct larder_stats *to)
 	return 0;
 }
 
+/*
+ * The order is that of the locks (segment.h). Pools come and go under `pools_lock`; the shards' locks are taken when
+ * reclaim is frozen, since it takes them too.
+ */
 void process_before_fork(void)
 {
+	if (!process_service())
+		return;
+	pool_lock();
 	if (process_is_managed())
 		reclaim_freeze(&service.reclaim);
+	volatile_lock_all(&service.memory);
+}
+
+static void unlock_after_fork(void)
+{
+	volatile_unlock_all(&service.memory);
+	if (process_is_managed())
+		reclaim_thaw(&service.reclaim);
+	pool_unlock();
 }
 
 void process_after_fork_parent(void)
 {
-	if (process_is_managed())
-		reclaim_thaw(&service.reclaim);
+	if (process_service())
+		unlock_after_fork();
 }
 
 void process_after_fork_child(void)
 {
-	if (!process_is_managed())
+	if (!process_service())
 		return;
-	atomic_store(&managed, 0);
-	reclaim_detach(&service.reclaim);
+	if (process_is_managed()) {
+		atomic_store(&managed, 0);
+		reclaim_detach(&service.reclaim);
+	}
+	volatile_unlock_all(&service.memory);
+	pool_unlock();
 }
 
 void process_check(void)

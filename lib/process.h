@@ -9,6 +9,8 @@
 
 #include <larder/larder.h>
 
+struct larder_service;
+
 struct process_setup {
 	const struct larder_options *options;	       /* NULL = no limit */
 	const struct arena_allocator *allocator;       /* the jemalloc of this process */
@@ -26,7 +28,9 @@ int process_is_managed(void);
  */
 int process_advise(void *addr, size_t bytes, int advice, int *result);
 
-int64_t process_reclaim(uint64_t bytes);
+/* The service, once it has been started; in a forked child too. Else NULL. */
+struct larder_service *process_service(void);
+
 int process_get_stats(struct larder_stats *to);
 
 /* Around fork: before it, then after it in the parent and in the child. */

@@ -2,9 +2,10 @@
  * Reclaim. See reclaim.h for the requests, evict.h for the mechanism, pressure.h for when it runs.
  *
  * One thread, so that pages leave in one order and the ring has one writer; it handles about 1 GB/s, bounded by
- * compression. A cycle: put unwatched chunks under watch; ask the allocator for what it holds free; then keep staging
- * filled to its target and write out its tail, until the cost is at the low watermark or a few turns of the clock have
- * brought nothing (the limit is *unmet*).
+ * compression. A cycle, for the process and then for every pool that is above its limit: put unwatched chunks under
+ * watch; purge what is volatile; ask the allocator for what it holds free; then keep staging filled to its target and
+ * write out its tail, until the cost is at the low watermark or a few turns of the clock have brought nothing (the
+ * limit is *unmet*).
  */
 #include "reclaim.h"
 
@@ -20,10 +21,13 @@
 enum { IDLE_TURNS_MAX = 5, IDLE_TURN_DIVISOR = 64 };
 
 /* Staging holds 1/64 of the limit: long enough to tell hot from cold, small enough not to matter. */
-enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 128, STAGING_MAX_PAGES = 16384 };
+enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 16, STAGING_MAX_PAGES = 16384 };
 
 /* What stays resident however small the limit: a program that faults on every access does no work. */
-enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 10 };
+enum { RESIDENT_LIMIT_DIVISOR = 10 };
+
+/* Which volatile classes (priority + 1) go when memory is short in the system: macOS's levels. */
+static const unsigned char class_of_level[] = { 0, 1 + 1, 4 + 1, LARDER_PRIORITIES - 1 };
 
 /*
  * Room above what was attained when the limit is unmet, as a share of the limit. Generous: the limit is broken anyway,
@@ -32,7 +36,7 @@ enum { RESIDENT_MIN_PAGES = 256, RESIDENT_LIMIT_DIVISOR = 10 };
  */
 enum { ATTAINED_ROOM_DIVISOR = 8 };
 
-enum { COMPACT_BYTES = 256 << 10 };
+enum { COMPACT_BYTES = 256 << 10, PURGE_FUTILE_FACTOR = 10 };
 
 #define PURGE_INTERVAL_MIN_NS 50000000u
 #define PURGE_INTERVAL_MAX_NS 1600000000u
@@ -71,17 +75,21 @@ static void report_unwatchable(long err)
 	log_line(&t);
 }
 
-static void watch_all(struct larder_memory *m)
+/* Put the chunks of a pool, or with REGION_HEAP all, under watch. */
+static void watch_all(struct larder_memory *m, unsigned pool)
 {
 	size_t chunks = region_used_chunks(&m->region);
 
-	for (size_t c = 0; c < chunks; c++)
-		if (!chunk_is_watched(&m->region.chunks[c])) {
-			int err = region_watch(&m->region, c, m->uffd, m->pagemap);
+	for (size_t c = 0; c < chunks; c++) {
+		const struct larder_chunk *chunk = &m->region.chunks[c];
+		int err = 0;
 
-			if (err)
-				report_unwatchable(err);
-		}
+		if (!chunk_is_watched(chunk) && (pool == REGION_HEAP || chunk->owner.pool == pool))
+			err = region_watch(&m->region, c, chunk->owner.inline_faults ? m->inline_uffd : m->uffd,
+					   m->pagemap);
+		if (err)
+			report_unwatchable(err);
+	}
 }
 
 /*
@@ -91,7 +99,7 @@ static void watch_all(struct larder_memory *m)
 static void purge_allocator(struct larder_reclaim *r)
 {
 	struct larder_memory *m = r->memory;
-	uint64_t now = sys_now_ns(), before = pressure_usage_bytes(m);
+	uint64_t now = sys_now_ns(), before = pressure_usage_bytes(m, REGION_HEAP);
 	uint32_t seen;
 
 	if (!atomic_load(&r->purger_ready) || now - r->last_purge_ns < r->purge_interval_ns)
@@ -101,18 +109,18 @@ static void purge_allocator(struct larder_reclaim *r)
 	event_wait(&r->purge_done, seen, PURGE_WAIT_NS);
 	STATS_ADD(purges, 1);
 	r->last_purge_ns = sys_now_ns();
-	if (pressure_usage_bytes(m) < before - before / 128)
+	if (pressure_usage_bytes(m, REGION_HEAP) < before - before / 128)
 		r->purge_interval_ns = PURGE_INTERVAL_MIN_NS;
 	else
 		r->purge_interval_ns = min64(2 * r->purge_interval_ns, PURGE_INTERVAL_MAX_NS);
 }
 
 /* Threads whose faults were put off, or that touched memory while it was discarded, try again. */
-static void wake_sleepers(struct larder_memory *m)
+static void wake_sleepers(struct larder_memory *m, unsigned pool)
 {
 	int wake = (int)atomic_exchange(&m->pressure.wake_region, 0);
 
-	if (!pressure_should_put_off(m))
+	if (!pressure_should_put_off(m, pool))
 		wake |= (int)atomic_exchange(&m->pressure.put_off, 0);
 	if (wake)
 		uffd_wake(m->uffd, m->region.base, m->region.bytes);
@@ -120,17 +128,18 @@ static void wake_sleepers(struct larder_memory *m)
 
 static int has_request(const struct larder_reclaim *r)
 {
-	return atomic_load(&r->freeze) > 0 || atomic_load(&r->evict_pages) > 0;
+	return atomic_load(&r->freeze) > 0 || atomic_load(&r->requested) > 0 ||
+	       atomic_load(&r->memory->pressure.system_level) > 0;
 }
 
 /*
  * The hand has been round. A turn that evicts less than 1/64 of the resident pages is idle: the rest are pinned,
- * incompressible, or have credit. Counting any eviction as success would let a trickle of them keep reclaim, and the
- * threads that wait for it, going for ever.
+ * volatile, incompressible, or have credit. Counting any eviction as success would let a trickle of them keep reclaim,
+ * and the threads that wait for it, going for ever.
  */
-static void end_turn(struct larder_reclaim *r)
+static void end_turn(struct larder_reclaim *r, unsigned pool)
 {
-	uint64_t resident = (uint64_t)region_counted(&r->memory->region, LARDER_PAGES_RESIDENT);
+	uint64_t resident = (uint64_t)region_pool_counted(&r->memory->region, pool, LARDER_PAGES_RESIDENT);
 
 	r->idle_turns = r->turn_evicted <= resident / IDLE_TURN_DIVISOR ? r->idle_turns + 1 : 0;
 	r->turn_evicted = 0;
@@ -143,7 +152,7 @@ static void begin_turns(struct larder_reclaim *r)
 }
 
 /* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
-static size_t step(struct larder_reclaim *r, size_t target)
+static size_t step(struct larder_reclaim *r, unsigned pool, size_t target)
 {
 	struct larder_memory *m = r->memory;
 	uint64_t slots = m->staging.head - m->staging.tail;
@@ -151,124 +160,219 @@ static size_t step(struct larder_reclaim *r, size_t target)
 	unsigned turns = 0;
 
 	if (slots < target)
-		staged = evict_sweep(m, &r->hand, min64(target - slots, 2 * EVICT_BATCH), &turns);
+		staged = evict_sweep(m, pool, &m->pools[pool].budget.hand, min64(target - slots, 2 * EVICT_BATCH),
+				     &turns);
 	evicted = evict_write_out(m, &r->restorer);
 	r->turn_evicted += evicted;
 	if (turns || (staged == 0 && slots == 0))
-		end_turn(r);
+		end_turn(r, pool);
 	store_compact(&m->store, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
-	wake_sleepers(m);
+	wake_sleepers(m, pool);
 	pressure_publish(m, stats);
 	return evicted;
 }
 
-static int resident_floor_reached(const struct larder_memory *m, uint64_t limit_bytes)
+static int resident_floor_reached(const struct larder_memory *m, unsigned pool, uint64_t limit_bytes)
 {
-	uint64_t floor = max64(limit_bytes / RESIDENT_LIMIT_DIVISOR / PAGE_BYTES, RESIDENT_MIN_PAGES);
+	uint64_t floor = limit_bytes / RESIDENT_LIMIT_DIVISOR / PAGE_BYTES;
 
-	return (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) < floor;
+	return (uint64_t)region_pool_counted(&m->region, pool, LARDER_PAGES_RESIDENT) < floor;
 }
 
-static void report_unmet(const struct larder_memory *m)
+static void report_unmet(const struct larder_memory *m, unsigned pool)
 {
 	struct larder_text t = { 0 };
 
 	text_string(&t, "the limit of ");
-	text_number(&t, pressure_watermarks(m).limit_bytes >> 20);
-	text_string(&t, " MiB cannot be met: ");
-	text_number(&t, pressure_usage_bytes(m) >> 20);
+	text_number(&t, pressure_watermarks(m, pool).limit_bytes >> 20);
+	text_string(&t, pool == REGION_HEAP ? " MiB cannot be met: " : " MiB of a pool cannot be met: ");
+	text_number(&t, pressure_usage_bytes(m, pool) >> 20);
 	text_string(
 		&t,
-		" MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise --limit");
+		" MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise ");
+	text_string(&t, pool == REGION_HEAP ? "--limit" : "it");
 	log_line(&t);
 }
 
 /* Nothing more can be taken: what is left is the limit for now. Each try looks at every page, so the intervals grow. */
-static void give_up(struct larder_reclaim *r)
+static void give_up(struct larder_reclaim *r, unsigned pool)
 {
 	struct larder_memory *m = r->memory;
-	uint64_t usage = pressure_usage_bytes(m);
+	struct larder_budget *budget = &m->pools[pool].budget;
 
 	if (STATS_GET(limit_unmet_events) == 0)
-		report_unmet(m);
-	if (!STATS_GET(limit_unmet))
+		report_unmet(m, pool);
+	if (atomic_load(&budget->attained_bytes) == 0 && budget->retry_ns == 0)
 		STATS_ADD(limit_unmet_events, 1);
-	STATS_SET(limit_unmet, 1);
-	atomic_store(&m->pressure.attained_bytes, usage + pressure_watermarks(m).limit_bytes / ATTAINED_ROOM_DIVISOR);
-	r->retry_ns = min64(max64(2 * r->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
-	r->retry_at_ns = sys_now_ns() + r->retry_ns;
+	if (pool == REGION_HEAP)
+		STATS_SET(limit_unmet, 1);
+	atomic_store(&budget->attained_bytes,
+		     pressure_usage_bytes(m, pool) + pressure_watermarks(m, pool).limit_bytes / ATTAINED_ROOM_DIVISOR);
+	budget->retry_ns = min64(max64(2 * budget->retry_ns, RETRY_MIN_NS), RETRY_MAX_NS);
+	budget->retry_at_ns = sys_now_ns() + budget->retry_ns;
 }
 
 /* Time to try for the real limit again? */
-static void retry_limit(struct larder_reclaim *r)
+static void retry_limit(struct larder_budget *budget)
 {
-	struct larder_pressure *p = &r->memory->pressure;
-
-	if (atomic_load(&p->attained_bytes) && sys_now_ns() >= r->retry_at_ns)
-		atomic_store(&p->attained_bytes, 0);
+	if (atomic_load(&budget->attained_bytes) && sys_now_ns() >= budget->retry_at_ns)
+		atomic_store(&budget->attained_bytes, 0);
 }
 
-static void limit_is_met(struct larder_reclaim *r)
+static void limit_is_met(struct larder_memory *m, unsigned pool)
 {
-	if (atomic_load(&r->memory->pressure.attained_bytes))
+	if (atomic_load(&m->pools[pool].budget.attained_bytes))
 		return;
-	STATS_SET(limit_unmet, 0);
-	r->retry_ns = 0;
+	if (pool == REGION_HEAP)
+		STATS_SET(limit_unmet, 0);
+	m->pools[pool].budget.retry_ns = 0;
 }
 
 /* Space in the tiers that pages have left costs nothing to take. */
-static void compact_to_low(struct larder_memory *m, uint64_t low_bytes)
+static void compact_to_low(struct larder_memory *m, unsigned pool, uint64_t low_bytes)
 {
-	while (pressure_usage_bytes(m) > low_bytes && store_compact(&m->store, COMPACT_BYTES) > 0)
+	while (pressure_usage_bytes(m, pool) > low_bytes && store_compact(&m->store, COMPACT_BYTES) > 0)
 		;
 }
 
-static void reclaim_to_low(struct larder_reclaim *r)
+/*
+ * What its owners can do without goes before anything that they cannot. When it cannot go now (all of it is pinned,
+ * say), looking for it again waits ten times as long as looking took.
+ */
+static void purge_to_low(struct larder_reclaim *r, unsigned pool)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t usage = pressure_usage_bytes(m, pool), low = pressure_watermarks(m, pool).low_bytes;
+	uint64_t start = sys_now_ns(), freed;
+
+	if (usage <= low || start < r->next_volatile_ns || !purge_available(m, pool, LARDER_PRIORITIES - 1))
+		return;
+	freed = purge(m, &r->purger, pool, LARDER_PRIORITIES - 1, usage - low,
+		      pool == REGION_HEAP ? LARDER_PURGE_PROCESS_LIMIT : LARDER_PURGE_POOL_LIMIT);
+	if (freed == 0)
+		r->next_volatile_ns = start + PURGE_FUTILE_FACTOR * (sys_now_ns() - start);
+	compact_to_low(m, pool, low);
+	event_post(&m->pressure.relieved);
+	wake_sleepers(m, pool);
+}
+
+static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 {
 	struct larder_memory *m = r->memory;
 	struct larder_watermarks w;
 
-	retry_limit(r);
-	w = pressure_watermarks(m);
-	if (pressure_usage_bytes(m) <= w.high_bytes) {
-		limit_is_met(r);
+	retry_limit(&m->pools[pool].budget);
+	if (!pressure_is_high(m, pool)) {
+		limit_is_met(m, pool);
 		return;
 	}
-	watch_all(m);
-	pressure_measure_rest(m);
-	compact_to_low(m, w.low_bytes);
-	if (pressure_usage_bytes(m) > w.high_bytes)
+	watch_all(m, pool);
+	if (pool == REGION_HEAP)
+		pressure_measure_rest(m);
+	w = pressure_watermarks(m, pool);
+	compact_to_low(m, pool, w.low_bytes);
+	purge_to_low(r, pool);
+	if (pressure_is_high(m, pool))
 		purge_allocator(r);
 	begin_turns(r);
-	while (pressure_usage_bytes(m) > w.low_bytes && !has_request(r)) {
-		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, w.wait_bytes)) {
-			if (pressure_usage_bytes(m) > w.high_bytes)
-				give_up(r);
+	while (pressure_usage_bytes(m, pool) > w.low_bytes && !has_request(r)) {
+		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, pool, w.wait_bytes)) {
+			if (pressure_is_high(m, pool))
+				give_up(r, pool);
 			break;
 		}
-		step(r, staging_target(w.wait_bytes));
-		if (region_counted(&m->region, LARDER_PAGES_UNTRACKED) > 0)
-			watch_all(m);
-		w = pressure_watermarks(m); /* a percentage follows what the program has allocated */
+		purge_to_low(r, pool);
+		step(r, pool, staging_target(w.wait_bytes));
+		if (region_pool_counted(&m->region, pool, LARDER_PAGES_UNTRACKED) > 0)
+			watch_all(m, pool);
+		w = pressure_watermarks(m, pool); /* a percentage follows what the program has allocated */
 	}
-	if (pressure_usage_bytes(m) <= w.high_bytes)
-		limit_is_met(r);
+	if (!pressure_is_high(m, pool))
+		limit_is_met(m, pool);
 	event_post(&m->pressure.relieved);
-	wake_sleepers(m);
+	wake_sleepers(m, pool);
 }
 
-static void evict_on_request(struct larder_reclaim *r)
+static int is_live(const struct larder_memory *m, unsigned pool)
 {
-	uint64_t wanted = atomic_load(&r->evict_pages), done = 0;
+	return atomic_load_explicit(&m->pools[pool].state, memory_order_acquire) == POOL_LIVE;
+}
 
-	watch_all(r->memory);
+static void reclaim_all(struct larder_reclaim *r)
+{
+	reclaim_to_low(r, REGION_HEAP);
+	for (unsigned pool = 1; pool < REGION_POOLS; pool++)
+		if (is_live(r->memory, pool))
+			reclaim_to_low(r, pool);
+}
+
+/* ---- requests ---- */
+
+static uint64_t evict_bytes(struct larder_reclaim *r, uint64_t bytes)
+{
+	uint64_t wanted = (bytes + PAGE_BYTES - 1) / PAGE_BYTES, done = 0;
+
+	watch_all(r->memory, REGION_HEAP);
 	begin_turns(r);
 	while (done < wanted && r->idle_turns <= IDLE_TURNS_MAX)
-		done += step(r, 4 * EVICT_BATCH);
-	atomic_store(&r->evict_done, done);
-	atomic_store(&r->evict_pages, 0);
+		done += step(r, REGION_HEAP, 4 * EVICT_BATCH);
+	return done * PAGE_BYTES;
+}
+
+/* The descriptor table of the program is its main thread's. */
+static int64_t adopt(int fd)
+{
+	long pid_fd = sys_call3(SYS_pidfd_open, sys_getpid(), 0, 0), own;
+
+	if (pid_fd < 0)
+		return pid_fd;
+	own = sys_call3(SYS_pidfd_getfd, pid_fd, fd, 0);
+	sys_close((int)pid_fd);
+	return own;
+}
+
+static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
+{
+	struct larder_memory *m = r->memory;
+
+	switch (q->kind) {
+	case REQUEST_EVICT:
+		return (int64_t)evict_bytes(r, q->bytes);
+	case REQUEST_EVICT_RANGE:
+		watch_all(m, q->pool);
+		return (int64_t)evict_range(m, &r->restorer, q->first, q->pages) * PAGE_BYTES;
+	case REQUEST_PURGE:
+		return (int64_t)purge(m, &r->purger, q->pool, q->upto, q->bytes, LARDER_PURGE_REQUESTED);
+	case REQUEST_ADOPT:
+		return adopt(q->fd);
+	case REQUEST_DISOWN:
+		return sys_close(q->fd);
+	}
+	return -EINVAL;
+}
+
+static void answer_request(struct larder_reclaim *r)
+{
+	if (!atomic_load(&r->requested))
+		return;
+	r->result = obey(r, &r->request);
+	atomic_store(&r->requested, 0);
 	event_post(&r->answered);
+	wake_sleepers(r->memory, REGION_HEAP);
+}
+
+/* Memory is short outside this process: what its owners value least goes, by level. */
+static void purge_for_system(struct larder_reclaim *r)
+{
+	uint32_t level = atomic_exchange(&r->memory->pressure.system_level, 0);
+	unsigned upto;
+
+	if (level == 0)
+		return;
+	upto = class_of_level[level];
+	purge(r->memory, &r->purger, REGION_HEAP, upto, UINT64_MAX, LARDER_PURGE_SYSTEM);
+	compact_to_low(r->memory, REGION_HEAP, 0);
 }
 
 /* Bring every page back. Nothing else evicts meanwhile, so one pass finds all; a busy page is looked at again. */
@@ -292,6 +396,9 @@ static void restore_all(struct larder_reclaim *r)
 			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */
 			continue;
 		}
+		/* Trapped pages must not read as zeroes in a child either; poison is inherited. */
+		if (page_load(&m->region.pages[i]) == (PAGE_FRESH | PAGE_TRAP))
+			restore_trap(m, i);
 		state = page_state(page_load(&m->region.pages[i]));
 		if (state == PAGE_RESTORING || state == PAGE_DISCARDING || state == PAGE_STAGED || state == PAGE_STORED)
 			sys_yield();
@@ -322,7 +429,7 @@ static void freeze(struct larder_reclaim *r)
 	/* Nobody may wait for reclaim now: the forking thread's own faults must be answered. */
 	atomic_store(&m->pressure.suspended, 1);
 	event_post(&m->pressure.relieved);
-	wake_sleepers(m);
+	wake_sleepers(m, REGION_HEAP);
 	restore_all(r);
 	empty_staging(r);
 	atomic_fetch_or(&r->freeze, RECLAIM_FROZEN);
@@ -334,7 +441,7 @@ static void freeze(struct larder_reclaim *r)
 		if (atomic_load(&r->freeze) != RECLAIM_FROZEN)
 			event_wait(&m->pressure.wanted, seen, 0);
 		atomic_store(&m->pressure.asleep, 0);
-		wake_sleepers(m);
+		wake_sleepers(m, REGION_HEAP);
 	}
 	atomic_store(&m->pressure.suspended, 0);
 }
@@ -343,19 +450,31 @@ static int has_work(const struct larder_reclaim *r)
 {
 	const struct larder_memory *m = r->memory;
 
-	if (has_request(r) || atomic_load(&m->pressure.put_off) || atomic_load(&m->pressure.wake_region))
+	if (has_request(r) || atomic_load(&m->pressure.put_off) || atomic_load(&m->pressure.wake_region) ||
+	    atomic_load(&m->lost_report))
 		return 1;
-	return pressure_usage_bytes(m) > pressure_watermarks(m).high_bytes;
+	if (pressure_is_high(m, REGION_HEAP))
+		return 1;
+	for (unsigned pool = 1; pool < REGION_POOLS; pool++)
+		if (is_live(m, pool) && pressure_is_high(m, pool))
+			return 1;
+	return 0;
 }
 
 /* How long to sleep at most: until the next try for an unmet limit; 0 = for ever. */
 static uint64_t sleep_ns(const struct larder_reclaim *r)
 {
-	uint64_t now = sys_now_ns();
+	uint64_t now = sys_now_ns(), at = UINT64_MAX;
 
-	if (!atomic_load(&r->memory->pressure.attained_bytes))
+	for (unsigned pool = 0; pool < REGION_POOLS; pool++) {
+		const struct larder_budget *budget = &r->memory->pools[pool].budget;
+
+		if ((pool == REGION_HEAP || is_live(r->memory, pool)) && atomic_load(&budget->attained_bytes))
+			at = min64(at, budget->retry_at_ns);
+	}
+	if (at == UINT64_MAX)
 		return 0;
-	return r->retry_at_ns > now ? r->retry_at_ns - now : 1;
+	return at > now ? at - now : 1;
 }
 
 static void sleep_until_wanted(struct larder_reclaim *r)
@@ -378,10 +497,11 @@ void reclaim_run(struct larder_reclaim *r)
 
 		if (atomic_load(&r->freeze) > 0)
 			freeze(r);
-		if (atomic_load(&r->evict_pages) > 0)
-			evict_on_request(r);
-		reclaim_to_low(r);
-		wake_sleepers(r->memory);
+		answer_request(r);
+		purge_for_system(r);
+		reclaim_all(r);
+		restore_report(r->memory);
+		wake_sleepers(r->memory, REGION_HEAP);
 		STATS_ADD(reclaim_ns, sys_now_ns() - start);
 		sleep_until_wanted(r);
 	}
@@ -417,21 +537,32 @@ void reclaim_detach(struct larder_reclaim *r)
 	stats_detach();
 }
 
-uint64_t reclaim_now(struct larder_reclaim *r, uint64_t bytes)
+int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request)
 {
-	uint64_t done;
+	int64_t result;
 
-	mutex_lock(&r->evict_lock);
-	atomic_store(&r->evict_pages, (bytes + PAGE_BYTES - 1) / PAGE_BYTES);
+	mutex_lock(&r->request_lock);
+	r->request = *request;
+	atomic_store(&r->requested, 1);
 	for (;;) {
 		uint32_t seen = event_count(&r->answered);
 
-		if (atomic_load(&r->evict_pages) == 0)
+		if (atomic_load(&r->requested) == 0)
 			break;
 		pressure_wake_reclaim(r->memory);
 		event_wait(&r->answered, seen, 0);
 	}
-	done = atomic_load(&r->evict_done) * PAGE_BYTES;
-	mutex_unlock(&r->evict_lock);
-	return done;
+	result = r->result;
+	mutex_unlock(&r->request_lock);
+	return result;
+}
+
+void reclaim_system_pressure(struct larder_reclaim *r, uint32_t level)
+{
+	_Atomic uint32_t *now = &r->memory->pressure.system_level;
+	uint32_t seen = atomic_load(now);
+
+	while (seen < level && !atomic_compare_exchange_weak(now, &seen, level))
+		;
+	pressure_wake_reclaim(r->memory);
 }

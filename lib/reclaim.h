@@ -4,29 +4,48 @@
 #ifndef LARDER_RECLAIM_H
 #define LARDER_RECLAIM_H
 
+#include "purge.h"
 #include "restore.h"
 
 /* Set by the reclaim thread when everything is resident; cleared by it, in one step with seeing no thread in fork. */
 #define RECLAIM_FROZEN ((uint32_t)1 << 31)
 
+/* What a program thread asks for. */
+enum reclaim_request_kind {
+	REQUEST_EVICT,	     /* bytes: take out about so much */
+	REQUEST_EVICT_RANGE, /* first, pages: take these out */
+	REQUEST_PURGE,	     /* pool, upto, bytes: purge volatile memory */
+	REQUEST_ADOPT,	     /* fd: make the program's descriptor one of the internal threads' too */
+	REQUEST_DISOWN	     /* fd: close such a descriptor */
+};
+
+struct reclaim_request {
+	enum reclaim_request_kind kind;
+	int fd;
+	unsigned pool, upto;
+	uint64_t bytes;
+	size_t first, pages;
+};
+
 struct larder_reclaim {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
+	struct larder_purger purger;
 
 	/* Reclaim thread only. */
-	size_t hand;			/* the clock: index of the page to look at next */
-	unsigned idle_turns;		/* turns of the clock in a row that evicted next to nothing */
-	size_t turn_evicted;		/* pages evicted in the turn under way */
-	uint64_t last_purge_ns;		/* when the allocator was last asked to give back what it holds free */
-	uint64_t purge_interval_ns;	/* grows while asking brings nothing */
-	uint64_t retry_ns, retry_at_ns; /* while the limit is unmet: the interval, and when it is tried for again */
+	unsigned idle_turns;	    /* turns of the clock in a row that evicted next to nothing */
+	size_t turn_evicted;	    /* pages evicted in the turn under way */
+	uint64_t last_purge_ns;	    /* when the allocator was last asked to give back what it holds free */
+	uint64_t purge_interval_ns; /* grows while asking brings nothing */
+	uint64_t next_volatile_ns;  /* volatile memory that could not be purged is not looked for before */
 
 	/* Requests by program threads. */
 	_Atomic uint32_t freeze; /* threads in fork, plus RECLAIM_FROZEN once everything is resident and stays so */
-	struct larder_mutex evict_lock; /* one explicit reclaim at a time */
-	_Atomic uint64_t evict_pages;	/* explicit reclaim: pages still to evict; 0 = no request */
-	_Atomic uint64_t evict_done;	/* pages evicted for it */
-	struct larder_event answered;	/* posted when a request is done */
+	struct larder_mutex request_lock; /* one request at a time; guards `request` and `result` with `requested` */
+	_Atomic uint32_t requested;	  /* 1: there is a request; the reclaim thread's until it is 0 again */
+	struct reclaim_request request;
+	int64_t result;
+	struct larder_event answered; /* posted when a request is done */
 
 	/* The allocator's side (arena.c): a program thread purges when `purge_wanted` is posted, and posts
 	 * `purge_done`. */
@@ -47,7 +66,11 @@ void reclaim_thaw(struct larder_reclaim *r);
 /* After fork, in the child, where there is no reclaim thread: memory works as plain memory from now on. */
 void reclaim_detach(struct larder_reclaim *r);
 
-/* Evict about `bytes` now. Returns the bytes evicted, fewer when there are no more to take. Program threads. */
-uint64_t reclaim_now(struct larder_reclaim *r, uint64_t bytes);
+/* Have the reclaim thread do something, and wait for it. Returns what it says: bytes, a descriptor, or a negative
+ * errno. Program threads. */
+int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request);
+
+/* Memory is short outside this process: enum system_level. Any thread. */
+void reclaim_system_pressure(struct larder_reclaim *r, uint32_t level);
 
 #endif

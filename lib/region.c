@@ -29,6 +29,16 @@ static size_t chunks_bytes(size_t bytes)
 	return (bytes >> CHUNK_SHIFT) * sizeof(struct larder_chunk);
 }
 
+static size_t segments_bytes(size_t bytes)
+{
+	return (bytes >> PAGE_SHIFT) * sizeof(uint32_t);
+}
+
+static size_t bits_bytes(size_t bytes)
+{
+	return (bytes >> PAGE_SHIFT) / 8;
+}
+
 static int map_region(struct larder_region *r, size_t bytes)
 {
 	size_t slack = CHUNK_BYTES; /* mmap aligns to pages, chunks want 2 MiB */
@@ -45,9 +55,13 @@ static int map_region(struct larder_region *r, size_t bytes)
 	r->bytes = bytes;
 	r->pages = reserve(pages_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->chunks = reserve(chunks_bytes(bytes), PROT_READ | PROT_WRITE);
-	if (r->pages && r->chunks) {
+	r->segment_of = reserve(segments_bytes(bytes), PROT_READ | PROT_WRITE);
+	r->kept = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
+	r->lost = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
+	if (r->pages && r->chunks && r->segment_of && r->kept && r->lost) {
 		/* A huge page of table would cost RAM for pages that nobody watches. */
 		sys_madvise(r->pages, pages_bytes(bytes), MADV_NOHUGEPAGE);
+		sys_madvise((void *)r->segment_of, segments_bytes(bytes), MADV_NOHUGEPAGE);
 		return 0;
 	}
 	region_close(r);
@@ -65,14 +79,20 @@ int region_open(struct larder_region *r, size_t max_bytes)
 	return err;
 }
 
+static void unmap(void *p, size_t bytes)
+{
+	if (p)
+		sys_munmap(p, bytes);
+}
+
 void region_close(struct larder_region *r)
 {
-	if (r->base)
-		sys_munmap(r->base, r->bytes);
-	if (r->pages)
-		sys_munmap(r->pages, pages_bytes(r->bytes));
-	if (r->chunks)
-		sys_munmap(r->chunks, chunks_bytes(r->bytes));
+	unmap(r->base, r->bytes);
+	unmap(r->pages, pages_bytes(r->bytes));
+	unmap(r->chunks, chunks_bytes(r->bytes));
+	unmap((void *)r->segment_of, segments_bytes(r->bytes));
+	unmap((void *)r->kept, bits_bytes(r->bytes));
+	unmap((void *)r->lost, bits_bytes(r->bytes));
 	*r = (struct larder_region){ 0 };
 }
 
@@ -91,7 +111,7 @@ static void charge(struct larder_region *r, size_t first, size_t pages)
 		mutex_lock(&c->lock);
 		c->allocated_pages += (uint32_t)n;
 		if (!chunk_is_watched(c))
-			region_count(r, LARDER_PAGES_UNTRACKED, (int64_t)n);
+			region_count(r, first, LARDER_PAGES_UNTRACKED, (int64_t)n);
 		mutex_unlock(&c->lock);
 		first += n;
 		pages -= n;
@@ -110,31 +130,103 @@ static int make_writable(struct larder_region *r, size_t up_to)
 	return 0;
 }
 
-static void *alloc_locked(struct larder_region *r, size_t bytes, size_t alignment, void *at)
+/* Hand out [start, start + bytes) of the region; what is used ends at `end` then. */
+static void *take(struct larder_region *r, size_t start, size_t bytes, size_t end)
 {
-	size_t top = atomic_load_explicit(&r->top, memory_order_relaxed);
-	size_t start = (top + alignment - 1) & ~(alignment - 1); /* base is aligned to 2 MiB */
-
-	if (alignment > CHUNK_BYTES)
-		start = (((uintptr_t)r->base + top + alignment - 1) & ~(alignment - 1)) - (uintptr_t)r->base;
-	if (at && r->base + start != (char *)at)
-		return NULL;
 	if (start > r->bytes || bytes > r->bytes - start || make_writable(r, start + bytes) < 0)
 		return NULL;
 	charge(r, start >> PAGE_SHIFT, bytes >> PAGE_SHIFT);
-	atomic_store_explicit(&r->top, start + bytes, memory_order_release);
+	atomic_store_explicit(&r->top, end, memory_order_release);
 	STATS_ADD(allocated_bytes, bytes);
 	return r->base + start;
 }
 
+/* The first offset at or above `from` whose address is aligned. The base is aligned to 2 MiB. */
+static size_t align_offset(const struct larder_region *r, size_t from, size_t alignment)
+{
+	if (alignment <= CHUNK_BYTES)
+		return (from + alignment - 1) & ~(alignment - 1);
+	return (((uintptr_t)r->base + from + alignment - 1) & ~(alignment - 1)) - (uintptr_t)r->base;
+}
+
 void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void *at)
 {
-	void *p;
+	void *p = NULL;
+	size_t start;
 
 	mutex_lock(&r->grow_lock);
-	p = alloc_locked(r, bytes, alignment, at);
+	start = align_offset(r, atomic_load_explicit(&r->top, memory_order_relaxed), alignment);
+	if (!at || r->base + start == (char *)at)
+		p = take(r, start, bytes, start + bytes);
 	mutex_unlock(&r->grow_lock);
 	return p;
+}
+
+void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, size_t bytes, size_t alignment)
+{
+	size_t start, end;
+	void *p = NULL;
+
+	mutex_lock(&r->grow_lock);
+	start = align_offset(r, atomic_load_explicit(&r->top, memory_order_relaxed),
+			     alignment > CHUNK_BYTES ? alignment : CHUNK_BYTES);
+	end = align_offset(r, start + bytes, CHUNK_BYTES);
+	if (start <= r->bytes && end <= r->bytes && start <= end) {
+		for (size_t c = start >> CHUNK_SHIFT; c < end >> CHUNK_SHIFT; c++)
+			r->chunks[c].owner = owner;
+		p = take(r, start, bytes, end);
+		if (owner.kind == CHUNK_RANGES)
+			atomic_fetch_add(&r->range_chunks, (uint32_t)((end - start) >> CHUNK_SHIFT));
+	}
+	mutex_unlock(&r->grow_lock);
+	return p;
+}
+
+/* The bits of the word that holds page `first`: those of pages [first, first + pages) that lie in it; *n is how many.
+ */
+static uint64_t mask_of(size_t first, size_t pages, size_t *n)
+{
+	size_t shift = first % 64;
+
+	*n = 64 - shift < pages ? 64 - shift : pages;
+	return (*n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << *n) - 1) << shift;
+}
+
+void region_set_bits(_Atomic uint64_t *bits, size_t first, size_t pages)
+{
+	for (size_t n; pages > 0; first += n, pages -= n) {
+		uint64_t mask = mask_of(first, pages, &n);
+
+		atomic_fetch_or(&bits[first / 64], mask);
+	}
+}
+
+void region_clear_bits(_Atomic uint64_t *bits, size_t first, size_t pages)
+{
+	for (size_t n; pages > 0; first += n, pages -= n) {
+		uint64_t mask = mask_of(first, pages, &n);
+
+		atomic_fetch_and(&bits[first / 64], ~mask);
+	}
+}
+
+/* The compiler's own would call a function of libgcc, which internal threads do not (tests/internal_objects.sh). */
+static size_t count_ones(uint64_t word)
+{
+	size_t ones = 0;
+
+	for (; word; word &= word - 1)
+		ones++;
+	return ones;
+}
+
+size_t region_count_bits(const _Atomic uint64_t *bits, size_t first, size_t pages)
+{
+	size_t count = 0;
+
+	for (size_t n; pages > 0; first += n, pages -= n)
+		count += count_ones(atomic_load(&bits[first / 64]) & mask_of(first, pages, &n));
+	return count;
 }
 
 static void mark_resident(struct larder_region *r, size_t first, size_t end)
@@ -148,7 +240,7 @@ static void mark_resident(struct larder_region *r, size_t first, size_t end)
 		if (word == PAGE_FRESH && page_change(&r->pages[i], &word, page_word_resident(0)))
 			marked++;
 	}
-	region_count(r, LARDER_PAGES_RESIDENT, marked);
+	region_count(r, first, LARDER_PAGES_RESIDENT, marked);
 }
 
 /* Mark what PAGEMAP_SCAN finds present, or swapped out by the kernel, in the chunk that starts at page `first`. */
@@ -196,7 +288,7 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 		err = scan_present(r, first, pagemap);
 		atomic_store_explicit(&c->watched, 1, memory_order_release);
 		atomic_fetch_add_explicit(&r->watched_chunks, 1, memory_order_relaxed);
-		region_count(r, LARDER_PAGES_UNTRACKED, -(int64_t)c->allocated_pages);
+		region_count(r, first, LARDER_PAGES_UNTRACKED, -(int64_t)c->allocated_pages);
 		STATS_ADD(adopted, 1);
 	}
 	mutex_unlock(&c->lock);
@@ -213,7 +305,7 @@ static enum larder_page_kind kind_of(uint64_t word)
 	case PAGE_STORED:
 		return page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME;
 	case PAGE_POISONED:
-		return LARDER_PAGES_POISONED;
+		return word & PAGE_TRAP ? LARDER_PAGES_UNTRACKED : LARDER_PAGES_POISONED;
 	case PAGE_FRESH:
 		return LARDER_PAGES_UNTRACKED;
 	default:

@@ -11,6 +11,11 @@
  * what is present RESIDENT. From then on the table is exact: pages appear only through restore.c and vanish only
  * through reclaim.c and discard.c.
  *
+ * Besides the heap, whose pool is 0, the region holds pools (pool.h). A chunk belongs to one of them for good, and is
+ * for objects or for page ranges. For the pages of ranges there are three more flat tables: which segment a page
+ * belongs to (segment.h), and two bits: KEPT pages are volatile or pinned, so that eviction leaves them alone; LOST
+ * ones were purged and their owner has not acknowledged it.
+ *
  * Locks, in order: grow_lock, then one chunk's lock. A chunk lock orders watching, eviction and discarding in that
  * chunk; fault handlers take neither, they work page by page (page.h).
  */
@@ -20,14 +25,27 @@
 #include "futex.h"
 #include "page.h"
 
-#include <larder/stats.h>
+#include <larder/larder.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum { CHUNK_SHIFT = 21, CHUNK_BYTES = 1 << CHUNK_SHIFT, CHUNK_PAGES = CHUNK_BYTES / PAGE_BYTES };
 
+enum { REGION_POOLS = LARDER_POOLS_MAX + 1, REGION_HEAP = 0 };
+
+enum chunk_kind { CHUNK_HEAP, CHUNK_OBJECTS, CHUNK_RANGES };
+
+/* Whom memory is handed out to. */
+struct region_owner {
+	uint16_t pool;	       /* REGION_HEAP, or 1 to LARDER_POOLS_MAX */
+	uint8_t kind;	       /* enum chunk_kind */
+	uint8_t inline_faults; /* faults are served by the thread that raises them (sigbus.h) */
+};
+
 struct larder_chunk {
+	struct region_owner owner;   /* written before any page of it is handed out, then constant */
+	_Atomic uint32_t sequential; /* advice: fault-around brings back as much as it can */
 	struct larder_mutex lock;
 	_Atomic uint32_t watched; /* written under lock; 0 to 1, never back */
 	uint32_t allocated_pages; /* under lock: pages handed out */
@@ -41,14 +59,17 @@ struct larder_region {
 	size_t bytes;
 	struct larder_page *pages;
 	struct larder_chunk *chunks;
+	_Atomic uint32_t *segment_of;  /* [page]: see segment.h; of object chunks: how often the page is pinned */
+	_Atomic uint64_t *kept, *lost; /* one bit a page */
 
 	struct larder_mutex grow_lock;
 	_Atomic size_t top;   /* bytes handed out; written under grow_lock */
 	size_t writable;      /* under grow_lock: bytes made readable and writable, whole chunks */
 	_Atomic int detached; /* set in a forked child: memory works, nothing is managed */
 
-	_Atomic int64_t count[LARDER_PAGES_KINDS]; /* pages of each kind; relaxed */
-	_Atomic uint32_t watched_chunks;
+	_Atomic int64_t count[LARDER_PAGES_KINDS];		      /* pages of each kind; relaxed */
+	_Atomic int64_t pool_count[REGION_POOLS][LARDER_PAGES_KINDS]; /* the same, pool by pool; not of the heap */
+	_Atomic uint32_t watched_chunks, range_chunks;
 };
 
 /*
@@ -64,8 +85,12 @@ void region_close(struct larder_region *r);
  */
 void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void *at);
 
+/* The same for a pool, in chunks of its own. */
+void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, size_t bytes, size_t alignment);
+
 /*
  * Watch one chunk: register it with userfaultfd `uffd` and mark what is present RESIDENT. Reclaim thread only.
+ * (A chunk with inline faults wants the userfaultfd that raises SIGBUS.)
  * Returns 0, or a negative errno with the chunk left unwatched.
  */
 int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap);
@@ -106,23 +131,53 @@ static inline size_t region_used_chunks(const struct larder_region *r)
 	return (atomic_load_explicit(&r->top, memory_order_acquire) + CHUNK_BYTES - 1) >> CHUNK_SHIFT;
 }
 
-static inline void region_count(struct larder_region *r, enum larder_page_kind kind, int64_t pages)
+/* `pages` pages around page `index`, all in one chunk, are now of this kind; or, below zero, no longer. */
+static inline void region_count(struct larder_region *r, size_t index, enum larder_page_kind kind, int64_t pages)
 {
+	unsigned pool = region_chunk(r, index)->owner.pool;
+
 	atomic_fetch_add_explicit(&r->count[kind], pages, memory_order_relaxed);
+	if (pool != REGION_HEAP)
+		atomic_fetch_add_explicit(&r->pool_count[pool][kind], pages, memory_order_relaxed);
+}
+
+/* A reader between two updates may see a sum below zero. */
+static inline int64_t region_not_negative(const _Atomic int64_t *count)
+{
+	int64_t n = atomic_load_explicit(count, memory_order_relaxed);
+
+	return n > 0 ? n : 0;
 }
 
 static inline int64_t region_counted(const struct larder_region *r, enum larder_page_kind kind)
 {
-	int64_t n = atomic_load_explicit(&r->count[kind], memory_order_relaxed);
-
-	return n > 0 ? n : 0; /* a reader between two updates may see a sum below zero */
+	return region_not_negative(&r->count[kind]);
 }
+
+static inline int64_t region_pool_counted(const struct larder_region *r, unsigned pool, enum larder_page_kind kind)
+{
+	return region_not_negative(pool == REGION_HEAP ? &r->count[kind] : &r->pool_count[pool][kind]);
+}
+
+/* One bit of `bits` for each page. */
+static inline int region_bit(const _Atomic uint64_t *bits, size_t index)
+{
+	return atomic_load(&bits[index / 64]) >> index % 64 & 1;
+}
+
+/* Set or clear the bits of pages [first, first + pages). A full barrier: what follows is seen after it. */
+void region_set_bits(_Atomic uint64_t *bits, size_t first, size_t pages);
+void region_clear_bits(_Atomic uint64_t *bits, size_t first, size_t pages);
+size_t region_count_bits(const _Atomic uint64_t *bits, size_t first, size_t pages);
 
 /* RAM that the tables take. */
 static inline uint64_t region_metadata_bytes(const struct larder_region *r)
 {
-	return (uint64_t)atomic_load_explicit(&r->watched_chunks, memory_order_relaxed) *
-	       (CHUNK_PAGES * sizeof(struct larder_page) + sizeof(struct larder_chunk));
+	uint64_t watched = atomic_load_explicit(&r->watched_chunks, memory_order_relaxed);
+	uint64_t ranges = atomic_load_explicit(&r->range_chunks, memory_order_relaxed);
+
+	return watched * (CHUNK_PAGES * sizeof(struct larder_page) + sizeof(struct larder_chunk)) +
+	       ranges * CHUNK_PAGES * sizeof(*r->segment_of);
 }
 
 /*

@@ -13,11 +13,18 @@
 
 enum { RETRY_NS = 1000000 };
 
-int restorer_open(struct larder_restorer *w, struct larder_memory *m)
+int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd)
 {
+	w->uffd = uffd;
 	w->scratch = store_scratch(&m->store);
 	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
 	return w->scratch && w->bounce ? 0 : -ENOMEM;
+}
+
+int restorer_open(struct larder_restorer *w, struct larder_memory *m)
+{
+	w->internal = 1;
+	return restorer_open_program(w, m, m->uffd);
 }
 
 void restore_wake(struct larder_memory *m, size_t index)
@@ -25,10 +32,18 @@ void restore_wake(struct larder_memory *m, size_t index)
 	uffd_wake(m->uffd, region_address(&m->region, index), PAGE_BYTES);
 }
 
-static void release(struct larder_memory *m, size_t index, uint64_t to)
+static void wake(struct larder_memory *m, const struct larder_restorer *w, size_t index)
+{
+	if (w->internal)
+		restore_wake(m, index);
+	else
+		pressure_ask_to_wake(m);
+}
+
+static void release(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t to)
 {
 	if (page_release(&m->region.pages[index], to))
-		restore_wake(m, index);
+		wake(m, w, index);
 }
 
 size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words)
@@ -39,7 +54,8 @@ size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsign
 		struct larder_page *page = &m->region.pages[first + n];
 
 		words[n] = page_load(page);
-		if (!(states >> page_state(words[n]) & 1) || !page_acquire(page, &words[n], PAGE_RESTORING))
+		if (!(states >> page_state(words[n]) & 1) || words[n] & PAGE_TRAP ||
+		    !page_acquire(page, &words[n], PAGE_RESTORING))
 			break;
 	}
 	return n;
@@ -67,83 +83,136 @@ static int gather(struct larder_memory *m, struct larder_restorer *w, size_t ind
 	}
 }
 
+/* Any userfaultfd serves to copy into memory that is registered with another. */
+static void reopen(struct larder_restorer *w)
+{
+	int fd = uffd_open_sigbus();
+
+	if (fd >= 0)
+		w->uffd = fd;
+	else
+		sys_sleep_ns(RETRY_NS);
+}
+
 /* Copy into the mapping, whatever it takes. Returns bytes done, or the errno that says that the page cannot or need not
  * be copied. */
-static long copy_in(struct larder_memory *m, size_t index, const char *from, size_t bytes)
+static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t index, const char *from, size_t bytes)
 {
 	for (;;) {
-		long done = uffd_copy(m->uffd, region_address(&m->region, index), from, bytes);
+		long done = uffd_copy(w->uffd, region_address(&m->region, index), from, bytes);
 
 		if (done == -ENOMEM) /* the system or the cgroup is out of memory: the fault can only wait */
 			sys_sleep_ns(RETRY_NS);
 		else if (done == -EAGAIN) /* the address space is being changed */
 			sys_yield();
+		else if (!w->internal && (done == -EBADF || done == -ENOTTY))
+			reopen(w); /* the program closed a descriptor that it did not open */
 		else
 			return done;
 	}
 }
 
 /* A page has become resident: release it, then let the old holder go. */
-static void finish(struct larder_memory *m, size_t index, uint64_t word, uint64_t to)
+static void finish(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, uint64_t to)
 {
 	struct store_place place = place_of(m, index, word);
 	enum larder_page_kind now = page_state(to) == PAGE_POISONED ? LARDER_PAGES_POISONED : LARDER_PAGES_RESIDENT;
 
 	if (page_state(to) != PAGE_FRESH)
-		region_count(&m->region, now, 1);
-	release(m, index, to);
+		region_count(&m->region, index, now, 1);
+	release(m, w, index, to);
 	switch (page_state(word)) {
 	case PAGE_STORED:
-		region_count(&m->region, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
+		region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
 		store_drop(&m->store, place);
 		STATS_ADD(refaults, 1);
 		break;
 	case PAGE_STAGED:
-		region_count(&m->region, LARDER_PAGES_STAGED, -1);
+		region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 		break;
 	case PAGE_RESIDENT:
-		region_count(&m->region, LARDER_PAGES_RESIDENT, -1);
+		region_count(&m->region, index, LARDER_PAGES_RESIDENT, -1);
+		break;
+	case PAGE_POISONED:
+		if (!(word & PAGE_TRAP))
+			region_count(&m->region, index, LARDER_PAGES_POISONED, -1);
 		break;
 	default:
 		break;
 	}
 }
 
-static void report_lost(const struct larder_memory *m, size_t index, uint64_t word, int err)
+static void log_lost(const struct larder_memory *m, size_t index, int err)
 {
 	struct larder_text t = { 0 };
 
 	text_string(&t, "page ");
 	text_hex(&t, (uintptr_t)region_address(&m->region, index));
-	text_string(&t, " cannot be restored from tier ");
-	text_number(&t, page_tier(word));
-	text_string(&t, " (errno ");
+	text_string(&t, " cannot be restored (errno ");
 	text_signed(&t, -err);
 	text_string(&t, "): a touch raises SIGBUS");
 	log_line(&t);
 }
 
-/* The content of an owned page is lost: never return anything else in its place. */
-static void poison(struct larder_memory *m, size_t index, uint64_t word, int err)
+void restore_report(struct larder_memory *m)
 {
-	report_lost(m, index, word, err);
-	uffd_poison(m->uffd, region_address(&m->region, index), PAGE_BYTES);
-	finish(m, index, word, PAGE_POISONED);
+	uint64_t report = atomic_exchange(&m->lost_report, 0);
+
+	if (report)
+		log_lost(m, report >> 16, -(int)(report & 0xffff));
+}
+
+/* A program thread has no log: it leaves word to the reclaim thread, and the newest word counts. */
+static void report_lost(struct larder_memory *m, const struct larder_restorer *w, size_t index, int err)
+{
+	if (w->internal) {
+		log_lost(m, index, err);
+		return;
+	}
+	atomic_store(&m->lost_report, (uint64_t)index << 16 | (uint64_t)-err);
+	pressure_wake_reclaim(m);
+}
+
+static void poison_mapping(struct larder_memory *m, const struct larder_restorer *w, size_t index)
+{
+	while (uffd_poison(w->uffd, region_address(&m->region, index), PAGE_BYTES) == -EAGAIN)
+		sys_yield(); /* the address space is being changed */
+}
+
+/* The content of an owned page is lost: never return anything else in its place. */
+static void poison(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, int err)
+{
+	report_lost(m, w, index, err);
+	poison_mapping(m, w, index);
+	finish(m, w, index, word, PAGE_POISONED);
+	wake(m, w, index);
+}
+
+void restore_trap(struct larder_memory *m, size_t index)
+{
+	const struct larder_restorer w = { .uffd = m->uffd, .internal = 1 };
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = PAGE_FRESH | PAGE_TRAP;
+
+	if (page_acquire(page, &word, PAGE_RESTORING)) {
+		poison_mapping(m, &w, index);
+		page_release(page, PAGE_POISONED | PAGE_TRAP);
+	}
 	restore_wake(m, index);
 }
 
 /* UFFDIO_COPY refused an owned page, alone. */
-static void refused(struct larder_memory *m, size_t index, uint64_t word, long err)
+static void refused(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, long err)
 {
 	switch (err) {
 	case -EEXIST: /* the mapping has a page already: what the program sees is the newest there can be */
 		larder_assert(page_state(word) == PAGE_FRESH || page_state(word) == PAGE_RESIDENT);
-		finish(m, index, word, page_word_resident(0));
+		finish(m, w, index, word, page_word_resident(0));
 		break;
 	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need
 			 us; keep what we have. */
 	case -EINVAL:
-		release(m, index, word);
+		release(m, w, index, word);
 		break;
 	case -ESRCH: /* the process is exiting */
 		for (;;)
@@ -151,18 +220,18 @@ static void refused(struct larder_memory *m, size_t index, uint64_t word, long e
 	default:
 		log_panic("UFFDIO_COPY failed with errno", -err);
 	}
-	restore_wake(m, index);
+	wake(m, w, index);
 }
 
 /* Copy gathered pages in. Returns how many; *err says why there are not more. */
-static size_t copy_run(struct larder_memory *m, size_t first, const char *from, size_t n, const uint64_t *words,
-		       unsigned credit, long *err)
+static size_t copy_run(struct larder_memory *m, struct larder_restorer *w, size_t first, const char *from, size_t n,
+		       const uint64_t *words, unsigned credit, long *err)
 {
 	size_t done = 0, batch = n;
 
 	*err = 0;
 	while (done < n) {
-		long copied = copy_in(m, first + done, from + done * PAGE_BYTES, batch * PAGE_BYTES);
+		long copied = copy_in(m, w, first + done, from + done * PAGE_BYTES, batch * PAGE_BYTES);
 
 		if (copied < 0 && batch > 1) {
 			batch = 1; /* a batch may not span mappings (mprotect splits them), so ENOENT says nothing of
@@ -174,7 +243,7 @@ static size_t copy_run(struct larder_memory *m, size_t first, const char *from, 
 			break;
 		}
 		for (long i = 0; i < copied / PAGE_BYTES; i++, done++)
-			finish(m, first + done, words[done], page_word_resident(done ? 0 : credit));
+			finish(m, w, first + done, words[done], page_word_resident(done ? 0 : credit));
 		batch = batch > 1 ? n - done : 1;
 	}
 	return done;
@@ -194,14 +263,52 @@ size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t 
 	}
 	for (; gathered < n && !err; gathered += !err)
 		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
-	done = copy_run(m, first, from, gathered, words, credit, &copy_err);
+	done = copy_run(m, w, first, from, gathered, words, credit, &copy_err);
 	if (copy_err)
-		refused(m, first + done, words[done], copy_err);
+		refused(m, w, first + done, words[done], copy_err);
 	else if (err)
-		poison(m, first + done, words[done], err);
+		poison(m, w, first + done, words[done], err);
 	else
 		return done;
 	for (size_t i = done + 1; i < n; i++)
-		release(m, first + i, words[i]);
+		release(m, w, first + i, words[i]);
 	return done;
+}
+
+/* Own up to `max` trapped pages in a row. */
+static size_t acquire_trapped(struct larder_memory *m, size_t first, size_t max, uint64_t *words)
+{
+	size_t n = 0;
+
+	for (; n < max; n++) {
+		struct larder_page *page = &m->region.pages[first + n];
+
+		words[n] = page_load(page);
+		if (page_is_busy(words[n]) || !(words[n] & PAGE_TRAP) || !page_acquire(page, &words[n], PAGE_RESTORING))
+			break;
+	}
+	return n;
+}
+
+size_t restore_install(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t n, const char *content)
+{
+	uint64_t words[RESTORE_MAX_PAGES];
+	size_t installed = 0;
+
+	for (size_t i = 0; i < n;) {
+		size_t max = n - i < RESTORE_MAX_PAGES ? n - i : RESTORE_MAX_PAGES;
+		size_t got = acquire_trapped(m, first + i, max, words), done;
+		long err;
+
+		if (got == 0) {
+			i++;
+			continue;
+		}
+		done = copy_run(m, w, first + i, content + i * PAGE_BYTES, got, words, 0, &err);
+		for (size_t left = done; left < got; left++)
+			release(m, w, first + i + left, words[left]);
+		installed += done;
+		i += got;
+	}
+	return installed;
 }

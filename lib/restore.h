@@ -1,6 +1,7 @@
 /*
  * Restore: bring content back into the program's mapping. The only code that makes pages resident.
- * Used by the fault handlers, and by the reclaim thread for pages that no tier will take and before a fork.
+ * Used by the fault handlers; by the reclaim thread, for pages that no tier will take and before a fork; and by program
+ * threads that serve their own faults (sigbus.h).
  */
 #ifndef LARDER_RESTORE_H
 #define LARDER_RESTORE_H
@@ -13,10 +14,14 @@ enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
 struct larder_restorer {
 	void *scratch; /* for the store */
 	char *bounce;  /* RESTORE_MAX_PAGES pages */
+	int uffd;      /* in the thread's own descriptor table */
+	int internal;  /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
 };
 
-/* Returns 0 or -ENOMEM. */
+/* For an internal thread. Returns 0 or -ENOMEM. */
 int restorer_open(struct larder_restorer *w, struct larder_memory *m);
+/* For program threads; any userfaultfd of the process will do. */
+int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd);
 
 /*
  * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was
@@ -27,8 +32,21 @@ int restorer_open(struct larder_restorer *w, struct larder_memory *m);
 size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
 		     unsigned credit);
 
-/* Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state). Returns how many. */
+/*
+ * Pages [first, first + n) were purged while volatile and a touch of them is trapped: put `content` there instead.
+ * Pages that are not trapped any more are left as they are. Returns the pages installed.
+ */
+size_t restore_install(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t n, const char *content);
+
+/* A fault hit a trapped page: from now on a touch raises SIGBUS. Internal threads. */
+void restore_trap(struct larder_memory *m, size_t index);
+
+/* Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped.
+ * Returns how many. */
 size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words);
+
+/* Log what a program thread could not restore. Internal threads. */
+void restore_report(struct larder_memory *m);
 
 /* Wake threads that fault on the page. Internal threads only: they have the descriptor. */
 void restore_wake(struct larder_memory *m, size_t index);

@@ -76,6 +76,8 @@ static int open_memory(struct larder_memory *m, const struct larder_backend_ops 
 	if (!err)
 		err = region_open(&m->region, REGION_MAX_BYTES);
 	if (!err)
+		err = segments_open(&m->segments);
+	if (!err)
 		err = staging_open(&m->staging);
 	if (!err)
 		err = store_open(&m->store, tiers, ntiers, m->region.bytes / PAGE_BYTES);
@@ -87,6 +89,7 @@ static void close_memory(struct larder_memory *m)
 {
 	store_close(&m->store);
 	staging_close(&m->staging);
+	segments_close(&m->segments);
 	region_close(&m->region);
 	stats_close();
 }
@@ -95,6 +98,7 @@ int service_start(struct larder_service *s, const struct larder_backend_ops *con
 {
 	int err = open_memory(&s->memory, tiers, ntiers);
 
+	s->memory.inline_uffd = -1;
 	s->reclaim.memory = &s->memory;
 	if (!err)
 		err = start_reclaim(s);

@@ -15,8 +15,8 @@ struct larder_service {
 };
 
 /*
- * Map everything and start the internal threads; the limit in memory.pressure is set already. Called once, by a program
- * thread. Returns 0 or a negative errno, in which case nothing is left mapped or running.
+ * Map everything and start the internal threads; the limit in memory.pools[REGION_HEAP] is set already. Called once, by
+ * a program thread. Returns 0 or a negative errno, in which case nothing is left mapped or running.
  */
 int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers);
 

@@ -105,18 +105,22 @@ static int put_in_tier(struct store_tier *tier, void *scratch, const void *page,
 	return err;
 }
 
-int store_put(struct larder_store *store, void *scratch, const void *page, struct store_place *place)
+int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const void *page, struct store_place *place)
 {
 	int err = -E2BIG;
 
+	if (tiers == 0)
+		return err;
 	if (is_same_filled(page, &place->handle)) {
 		place->tier = STORE_TIER_SAME;
 		atomic_fetch_add_explicit(&store->same_pages, 1, memory_order_relaxed);
 		return 0;
 	}
 	for (unsigned i = 0; i < store->ntiers; i++) {
-		int tier_err = put_in_tier(&store->tiers[i], scratch, page, &place->handle);
+		int tier_err = -E2BIG;
 
+		if (tiers >> i & 1)
+			tier_err = put_in_tier(&store->tiers[i], scratch, page, &place->handle);
 		place->tier = (uint8_t)(STORE_TIER_FIRST + i);
 		if (!tier_err)
 			return 0;

@@ -18,6 +18,8 @@
 
 enum { STORE_TIER_SAME = 0, STORE_TIER_FIRST = 1 };
 
+#define STORE_ALL_TIERS UINT32_MAX
+
 struct store_place {
 	uint64_t handle; /* the tier's; for STORE_TIER_SAME the repeated word */
 	uint8_t tier;	 /* STORE_TIER_SAME, or STORE_TIER_FIRST + index of the tier */
@@ -46,10 +48,10 @@ void store_close(struct larder_store *store);
 void *store_scratch(const struct larder_store *store);
 
 /*
- * Store a copy of one page. Returns 0 and its place; -E2BIG when no tier would gain by it; else the error of the last
- * tier that failed. On error nothing is stored.
+ * Store a copy of one page in one of the tiers whose bit (1 << index) is in `tiers`; 0: nowhere. Returns 0 and its
+ * place; -E2BIG when no tier would gain by it; else the error of the last tier that failed. On error nothing is stored.
  */
-int store_put(struct larder_store *store, void *scratch, const void *page, struct store_place *place);
+int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const void *page, struct store_place *place);
 
 /* Fetch a page; it stays stored. Returns 0, or a negative errno with `page` undefined. */
 int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page);

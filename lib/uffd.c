@@ -9,9 +9,9 @@
 /* THREAD_ID lets a debug build recognise a fault raised by one of Larder's own threads. */
 #define NEEDED_FEATURES ((uint64_t)UFFD_FEATURE_MOVE | (uint64_t)UFFD_FEATURE_POISON | (uint64_t)UFFD_FEATURE_THREAD_ID)
 
-static int handshake(int fd)
+static int handshake(int fd, uint64_t features)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = NEEDED_FEATURES };
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	long err = sys_ioctl(fd, UFFDIO_API, &api);
 
 	/* A kernel that lacks a feature answers EINVAL, and so does one that knows none of the bits. */
@@ -32,7 +32,7 @@ static int open_device(void)
 	return (int)fd;
 }
 
-int uffd_open(void)
+static int open_with(uint64_t features)
 {
 	int fd = (int)sys_call3(SYS_userfaultfd, O_CLOEXEC, 0, 0);
 	int err;
@@ -44,12 +44,22 @@ int uffd_open(void)
 	}
 	if (fd < 0)
 		return fd;
-	err = handshake(fd);
+	err = handshake(fd, features);
 	if (err < 0) {
 		sys_close(fd);
 		return err;
 	}
 	return fd;
+}
+
+int uffd_open(void)
+{
+	return open_with(NEEDED_FEATURES);
+}
+
+int uffd_open_sigbus(void)
+{
+	return open_with(NEEDED_FEATURES | UFFD_FEATURE_SIGBUS);
 }
 
 long uffd_register(int fd, const void *addr, size_t bytes)
@@ -106,7 +116,7 @@ long uffd_move(int fd, void *dst, void *src, size_t bytes)
 
 long uffd_poison(int fd, void *dst, size_t bytes)
 {
-	struct uffdio_poison arg = { .range = { (uintptr_t)dst, bytes } };
+	struct uffdio_poison arg = { .range = { (uintptr_t)dst, bytes }, .mode = UFFDIO_POISON_MODE_DONTWAKE };
 	long err = sys_ioctl(fd, UFFDIO_POISON, &arg);
 
 	return progress(err, arg.updated);

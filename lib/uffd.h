@@ -24,6 +24,10 @@
  */
 int uffd_open(void);
 
+/* The same, but a fault of memory registered with it raises SIGBUS in the thread that touched it, instead of a message.
+ */
+int uffd_open_sigbus(void);
+
 long uffd_register(int fd, const void *addr, size_t bytes);
 long uffd_wake(int fd, const void *addr, size_t bytes);
 
@@ -38,7 +42,7 @@ long uffd_zero(int fd, void *dst, size_t bytes);
  */
 long uffd_move(int fd, void *dst, void *src, size_t bytes);
 
-/* From now on a touch of these (missing) pages raises SIGBUS. */
+/* From now on a touch of these (missing) pages raises SIGBUS. Threads that wait for them are not woken. */
 long uffd_poison(int fd, void *dst, size_t bytes);
 
 #endif

@@ -43,7 +43,7 @@ mkdir "$dir/project"
 cat >"$dir/project/CMakeLists.txt" <<'C'
 cmake_minimum_required(VERSION 3.20)
 project(user C)
-find_package(larder 0.1 REQUIRED)
+find_package(larder 0.2 REQUIRED)
 add_executable(user ../main.c)
 target_link_libraries(user larder::larder jemalloc)
 C

@@ -361,7 +361,9 @@ static int parse(int argc, char **argv)
 static int start_larder(void)
 {
 #ifdef IN_PROCESS
-	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
+	static const struct arena_allocator jemalloc = {
+		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
+	};
 	struct larder_options o = { .limit_bytes = (uint64_t)options.limit_mib * MIB,
 				    .limit_percent = options.limit_percent };
 
@@ -370,13 +372,6 @@ static int start_larder(void)
 	return options.limit_mib || options.limit_percent ? -1 : 0; /* then `larder run` has the limit */
 #endif
 }
-
-#ifdef IN_PROCESS
-int larder_get_stats(struct larder_stats *s)
-{
-	return process_get_stats(s);
-}
-#endif
 
 int main(int argc, char **argv)
 {

@@ -32,7 +32,9 @@ static int touching_put(void *backend, void *scratch, const void *page, uint64_t
 /* In a child of its own: evict a buffer, then let the reclaim thread touch it while it evicts another. */
 static void touch_from_reclaim_thread(void)
 {
-	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
+	static const struct arena_allocator jemalloc = {
+		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
+	};
 	static struct larder_backend_ops ops;
 	static const struct larder_backend_ops *const tiers[] = { &ops };
 	char *a, *b;
@@ -45,11 +47,11 @@ static void touch_from_reclaim_thread(void)
 	b = mallocx(PAGES * PAGE, MALLOCX_ALIGN(PAGE));
 	for (int i = 0; i < PAGES * PAGE; i++)
 		a[i] = (char)(i / 100);
-	process_reclaim((uint64_t)1 << 40);
+	larder_reclaim((uint64_t)1 << 40);
 	for (int i = 0; i < PAGES * PAGE; i++)
 		b[i] = (char)(i / 100);
 	evicted = a;
-	process_reclaim((uint64_t)1 << 40);
+	larder_reclaim((uint64_t)1 << 40);
 	_exit(0);
 }
 

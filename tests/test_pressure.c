@@ -22,7 +22,9 @@ enum { MIB = 1 << 20, LIMIT_MIB = 64, BLOCK = MIB };
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
+	static const struct arena_allocator jemalloc = {
+		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
+	};
 	static const struct larder_options options = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB };
 	int err = process_start(&(struct process_setup){ .options = &options, .allocator = &jemalloc });
 

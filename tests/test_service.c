@@ -50,7 +50,9 @@ static struct larder_backend_ops faulty;
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = { .mallctl = mallctl, .mallocx = mallocx };
+	static const struct arena_allocator jemalloc = {
+		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
+	};
 	static const struct larder_backend_ops *const tiers[] = { &faulty };
 	struct process_setup setup = { .allocator = &jemalloc, .tiers = tiers, .ntiers = 1 };
 	int err;
@@ -141,7 +143,7 @@ static size_t present_pages(const void *p, size_t pages)
 
 static void evict_everything(void)
 {
-	assert_true(process_reclaim((uint64_t)1 << 40) >= 0);
+	assert_true(larder_reclaim((uint64_t)1 << 40) >= 0);
 }
 
 static void evicted_content_comes_back(void **state)

@@ -128,7 +128,7 @@ static struct store_place put(const void *page)
 {
 	struct store_place place;
 
-	assert_int_equal(store_put(&store, scratch, page, &place), 0);
+	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, page, &place), 0);
 	return place;
 }
 
@@ -233,11 +233,11 @@ static void e2big_only_when_no_tier_gains(void **state)
 
 	(void)state;
 	make_noise(noise);
-	assert_int_equal(store_put(&store, scratch, noise, &place), -E2BIG);
+	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -E2BIG);
 	faults[0] = (struct faults){ .put_error = -EIO, .times = 1, .opened = 1 };
-	assert_int_equal(store_put(&store, scratch, noise, &place), -EIO); /* the first may take it another time */
+	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -EIO); /* the first may take it another time */
 	faults[1] = (struct faults){ .put_error = -ENOSPC, .times = 1, .opened = 1 };
-	assert_int_equal(store_put(&store, scratch, noise, &place), -ENOSPC);
+	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -ENOSPC);
 	assert_int_equal(tier(0).objects + tier(1).objects, 0);
 	assert_int_equal(tier(0).rejected, 2);
 	assert_int_equal(tier(1).rejected, 2);
@@ -260,7 +260,7 @@ static void the_nth_failing_put_loses_nothing(void **state)
 			int err;
 
 			make_page(page, i);
-			err = store_put(&store, scratch, page, &places[i]);
+			err = store_put(&store, STORE_ALL_TIERS, scratch, page, &places[i]);
 			assert_int_equal(err, i == n ? -EIO : 0);
 			refused += err != 0;
 		}
@@ -317,9 +317,9 @@ static void a_store_without_tiers_keeps_same_filled_pages(void **state)
 	assert_int_equal(store_open(&none, NULL, 0, MAX_OBJECTS), 0);
 	s = store_scratch(&none);
 	assert_non_null(s);
-	assert_int_equal(store_put(&none, s, page, &place), 0);
+	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), 0);
 	make_page(page, 1);
-	assert_int_equal(store_put(&none, s, page, &place), -E2BIG);
+	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), -E2BIG);
 	assert_int_equal(store_compact(&none, 1 << 20), 0);
 	assert_int_equal(store_cost_bytes(&none), 0);
 	store_close(&none);

@@ -82,7 +82,7 @@ static int keep_in_store(void *scratch, const struct item *item, struct store_pl
 	uint64_t page[WORDS];
 
 	make_page(page, item->seed);
-	return store_put(&store, scratch, page, place);
+	return store_put(&store, STORE_ALL_TIERS, scratch, page, place);
 }
 
 static int verify_in_store(void *scratch, const struct item *item)

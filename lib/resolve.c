@@ -1,0 +1,118 @@
+/*
+ * Resolve. See resolve.h.
+ */
+#include "resolve.h"
+
+#include "stats.h"
+
+enum { AROUND_GAP_MAX = 4 };
+
+/* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
+ */
+enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
+
+/*
+ * Fault-around: a fault on the page where the last one ended, or just behind it (pages in between may have been
+ * resident), suggests a sequential reader; each such fault doubles the number of pages brought in. The hints lie in the
+ * chunk of the last page brought in, and are racy: a wrong hint costs time only.
+ */
+static size_t around_window(struct larder_memory *m, size_t index)
+{
+	struct larder_chunk *before = region_chunk(&m->region, index ? index - 1 : 0);
+	size_t window = 2 * (size_t)atomic_load_explicit(&before->around_window, memory_order_relaxed);
+	size_t to_end = CHUNK_PAGES - index % CHUNK_PAGES;
+	uint32_t gap = (uint32_t)index - atomic_load_explicit(&before->around_next, memory_order_relaxed);
+
+	if (atomic_load_explicit(&region_chunk(&m->region, index)->sequential, memory_order_relaxed))
+		return RESTORE_MAX_PAGES < to_end ? RESTORE_MAX_PAGES : to_end;
+	if (gap > AROUND_GAP_MAX || window == 0)
+		return 1;
+	if (window > RESTORE_MAX_PAGES)
+		window = RESTORE_MAX_PAGES;
+	return window < to_end ? window : to_end;
+}
+
+static void around_remember(struct larder_memory *m, size_t first, size_t pages)
+{
+	struct larder_chunk *last = region_chunk(&m->region, first + pages - 1);
+
+	atomic_store_explicit(&last->around_next, (uint32_t)(first + pages), memory_order_relaxed);
+	atomic_store_explicit(&last->around_window, (uint32_t)pages, memory_order_relaxed);
+}
+
+static void count_fault(enum page_state was, size_t restored)
+{
+	switch (was) {
+	case PAGE_FRESH:
+		STATS_ADD(faults_zero, 1);
+		break;
+	case PAGE_STAGED:
+		STATS_ADD(faults_staged, 1);
+		break;
+	case PAGE_STORED:
+		STATS_ADD(faults_stored, 1);
+		break;
+	default:
+		STATS_ADD(faults_raced, 1);
+		break;
+	}
+	if (restored > 1)
+		STATS_ADD(fault_around, restored - 1);
+}
+
+static unsigned credit_of(enum page_state was)
+{
+	return was == PAGE_STAGED ? CREDIT_STAGED : was == PAGE_STORED ? CREDIT_STORED : CREDIT_ZERO;
+}
+
+/* Which neighbours may come along with a page that was in state `was`. */
+static unsigned company(enum page_state was)
+{
+	if (was == PAGE_FRESH || was == PAGE_RESIDENT)
+		return 1u << was;
+	return 1u << PAGE_STAGED | 1u << PAGE_STORED;
+}
+
+/* Lost pages that are touched while volatile are in RAM for nothing: the next purge looks for them. */
+static void count_retouched(struct larder_memory *m, size_t first, size_t pages)
+{
+	const struct region_owner *owner = &region_chunk(&m->region, first)->owner;
+	size_t lost;
+
+	if (owner->kind != CHUNK_RANGES)
+		return;
+	lost = region_count_bits(m->region.lost, first, pages);
+	if (lost)
+		atomic_fetch_add_explicit(&m->pools[owner->pool].retouched, lost, memory_order_relaxed);
+}
+
+enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index)
+{
+	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
+	enum page_state was = page_state(word);
+	size_t n, restored;
+
+	if (page_is_busy(word)) {
+		STATS_ADD(faults_raced, 1);
+		return RESOLVE_BUSY;
+	}
+	if (word & PAGE_TRAP)
+		return RESOLVE_TRAPPED;
+	if (was == PAGE_POISONED)
+		return RESOLVE_POISONED;
+	if ((was == PAGE_FRESH || was == PAGE_STORED) &&
+	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
+		return RESOLVE_PUT_OFF;
+	n = restore_acquire(m, index, was == PAGE_RESIDENT ? 1 : around_window(m, index), company(was), words);
+	if (n == 0)
+		return RESOLVE_AGAIN;
+	was = page_state(words[0]);
+	restored = restore_pages(m, w, index, words, n, credit_of(was));
+	if (restored) {
+		around_remember(m, index, restored);
+		if (was == PAGE_FRESH)
+			count_retouched(m, index, restored);
+	}
+	count_fault(was, restored);
+	return RESOLVE_DONE;
+}

@@ -1,0 +1,221 @@
+/*
+ * SIGBUS. See sigbus.h.
+ *
+ * The handler runs on the thread that touched the page, in the middle of anything; so it takes no lock but a shard's,
+ * which nobody holds while touching managed memory, and works in restorers that were mapped for the purpose.
+ */
+#include "sigbus.h"
+
+#include "resolve.h"
+#include "stats.h"
+#include "sys.h"
+#include "uffd.h"
+#include "volatile.h"
+
+enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000 };
+
+#define ROOM_SLICE_NS 2000000u
+
+static struct larder_memory *memory; /* NULL until open */
+static int program_uffd = -1;
+static struct sigaction previous;
+
+/* ---- restorers: one for each thread that is in the handler ---- */
+
+static struct larder_restorer restorers[RESTORERS];
+static _Atomic uint64_t taken; /* bit n: restorer n is in use */
+
+static struct larder_restorer *take_restorer(void)
+{
+	for (;;) {
+		uint64_t bits = atomic_load(&taken);
+
+		if (~bits == 0) {
+			sys_yield();
+		} else {
+			unsigned n = (unsigned)__builtin_ctzll(~bits);
+
+			if (atomic_compare_exchange_weak(&taken, &bits, bits | (uint64_t)1 << n))
+				return &restorers[n];
+		}
+	}
+}
+
+static void give_back_restorer(const struct larder_restorer *w)
+{
+	atomic_fetch_and(&taken, ~((uint64_t)1 << (w - restorers)));
+}
+
+/* Mapped at the first use. Memory may be short for a while. */
+static void open_restorer(struct larder_restorer *w)
+{
+	while (!w->bounce && restorer_open_program(w, memory, program_uffd) < 0)
+		sys_yield();
+}
+
+/* ---- refilling ---- */
+
+static int call_refill(struct larder_restorer *w, const struct refill *q)
+{
+	size_t bytes = q->unit.pages * PAGE_BYTES;
+	char *buffer = q->unit.pages <= RESTORE_MAX_PAGES ? w->bounce : sys_map(bytes);
+	int err = -ENOMEM;
+
+	if (buffer) {
+		err = q->refill(q->cookie, region_address(&memory->region, q->unit.first), buffer, bytes);
+		if (!err)
+			volatile_install(memory, w, q, buffer);
+		if (buffer != w->bounce)
+			sys_munmap(buffer, bytes);
+	}
+	return err == 0;
+}
+
+/* A touch of a trapped page. Returns 1 when the access can be tried again. */
+static int spring_trap(struct larder_restorer *w, size_t index)
+{
+	struct refill refill;
+
+	if (!volatile_trap(memory, region_chunk(&memory->region, index)->owner.pool, index, &refill))
+		return 1; /* not any more */
+	return refill.refill && call_refill(w, &refill);
+}
+
+/* ---- inline faults ---- */
+
+static void wait_for_room(unsigned pool)
+{
+	while (pressure_should_put_off(memory, pool)) {
+		uint32_t seen = event_count(&memory->pressure.relieved);
+
+		pressure_wake_reclaim(memory);
+		event_wait(&memory->pressure.relieved, seen, ROOM_SLICE_NS);
+	}
+}
+
+/* Its owner is another thread, which does not know that somebody waits: that is for handlers. */
+static void wait_while_busy(size_t index)
+{
+	for (unsigned spins = 0; page_is_busy(page_load(&memory->region.pages[index])); spins++)
+		if (spins < BUSY_SPINS)
+			sys_yield();
+		else
+			sys_sleep_ns(BUSY_POLL_NS);
+}
+
+static int serve_inline(struct larder_restorer *w, size_t index)
+{
+	for (;;)
+		switch (resolve(memory, w, index)) {
+		case RESOLVE_AGAIN:
+			break;
+		case RESOLVE_BUSY:
+			wait_while_busy(index);
+			break;
+		case RESOLVE_PUT_OFF:
+			STATS_ADD(faults_throttled, 1);
+			wait_for_room(region_chunk(&memory->region, index)->owner.pool);
+			break;
+		case RESOLVE_TRAPPED:
+			return spring_trap(w, index);
+		case RESOLVE_POISONED:
+			return 0;
+		default:
+			return 1;
+		}
+}
+
+static int serve_timed(struct larder_restorer *w, size_t index)
+{
+	uint64_t start = sys_now_ns();
+	int served = serve_inline(w, index);
+
+	STATS_ADD(faults, 1);
+	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
+	pressure_notice(memory, region_chunk(&memory->region, index)->owner.pool);
+	return served;
+}
+
+int sigbus_serve(const siginfo_t *info)
+{
+	struct larder_restorer *w;
+	struct larder_chunk *chunk;
+	size_t index;
+	uint64_t word;
+	int served;
+
+	if (!memory || info->si_code <= 0 || !region_contains(&memory->region, info->si_addr) ||
+	    atomic_load_explicit(&memory->region.detached, memory_order_relaxed))
+		return 0;
+	index = region_index(&memory->region, info->si_addr);
+	chunk = region_chunk(&memory->region, index);
+	word = page_load(&memory->region.pages[index]);
+	if (!chunk_is_watched(chunk) || (page_state(word) == PAGE_POISONED && !(word & PAGE_TRAP)))
+		return 0;
+	if (!chunk->owner.inline_faults && !(word & PAGE_TRAP))
+		return 1; /* made again meanwhile */
+	w = take_restorer();
+	open_restorer(w);
+	served = chunk->owner.inline_faults ? serve_timed(w, index) : spring_trap(w, index);
+	give_back_restorer(w);
+	return served;
+}
+
+/* ---- the signal ---- */
+
+/* End the process as it would have ended without us. */
+static void die(const siginfo_t *info)
+{
+	const struct sigaction by_default = { .sa_handler = SIG_DFL };
+
+	sigaction(SIGBUS, &by_default, NULL);
+	if (info->si_code <= 0) /* sent, not raised by an access that will be tried again */
+		raise(SIGBUS);
+}
+
+static void on_sigbus(int signal, siginfo_t *info, void *context)
+{
+	int saved_errno = errno;
+
+	if (!sigbus_serve(info)) {
+		if (previous.sa_flags & SA_SIGINFO)
+			previous.sa_sigaction(signal, info, context);
+		else if (previous.sa_handler == SIG_DFL || (previous.sa_handler == SIG_IGN && info->si_code > 0))
+			die(info);
+		else if (previous.sa_handler != SIG_IGN)
+			previous.sa_handler(signal);
+	}
+	errno = saved_errno;
+}
+
+static int install(void)
+{
+	/* Nested: a refill callback may touch other memory of this kind. */
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
+
+	sigemptyset(&action.sa_mask);
+	return sigaction(SIGBUS, &action, &previous) < 0 ? -errno : 0;
+}
+
+int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
+{
+	int64_t adopted;
+	int err;
+
+	if (memory)
+		return 0;
+	program_uffd = uffd_open_sigbus();
+	if (program_uffd < 0)
+		return program_uffd;
+	/* The program may close descriptors that it did not open: what keeps the registrations is the reclaim thread's.
+	 */
+	adopted = reclaim_ask(r, &(struct reclaim_request){ .kind = REQUEST_ADOPT, .fd = program_uffd });
+	err = adopted < 0 ? (int)adopted : install();
+	if (err) {
+		sys_close(program_uffd);
+		return err;
+	}
+	m->inline_uffd = (int)adopted;
+	memory = m;
+	return 0;
+}

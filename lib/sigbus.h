@@ -1,0 +1,26 @@
+/*
+ * SIGBUS: faults that the thread which raises them deals with itself. Program threads only.
+ *
+ * Two kinds of touch end here: of an absent page of a pool with inline faults (its chunks are registered with a
+ * userfaultfd that raises SIGBUS instead of asking a handler); and of a purged page whose range has a refill callback
+ * (a handler has poisoned it, so that neither the touching thread nor any other sees zeroes there). Everything else is
+ * handed on to the program's own handler.
+ */
+#ifndef LARDER_SIGBUS_H
+#define LARDER_SIGBUS_H
+
+#include "memory.h"
+#include "reclaim.h"
+
+#include <signal.h>
+
+/*
+ * Open the userfaultfd, which the reclaim thread holds on to as well, and install the handler, once. Callers take
+ * turns. Returns 0 or a negative errno.
+ */
+int sigbus_open(struct larder_memory *m, struct larder_reclaim *r);
+
+/* Deal with a fault. Returns 1 when the access can be tried again, 0 when it is not Larder's. */
+int sigbus_serve(const siginfo_t *info);
+
+#endif
