@@ -159,12 +159,14 @@ static struct larder_volatile_options random_options(struct worker *w, struct ow
 {
 	static const uint64_t units[] = { LARDER_UNIT_PAGE, LARDER_UNIT_CHUNK, LARDER_UNIT_RANGE, 2 * PAGE };
 
+	uint32_t on_touch = (uint32_t)pick(w, 3);
+
 	return (struct larder_volatile_options){
 		.priority = (int)pick(w, LARDER_PRIORITIES) - 1,
-		.on_touch = (uint32_t)pick(w, 3),
+		.on_touch = on_touch,
 		.unit_bytes = units[pick(w, 4)],
 		.cost_ns = pick(w, 100000),
-		.refill = refill_own,
+		.refill = on_touch == LARDER_TOUCH_REFILL ? refill_own : NULL,
 		.cookie = o,
 	};
 }
