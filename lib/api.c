@@ -18,6 +18,9 @@
 
 enum { POOL_LIMIT_MIN_BYTES = 1 << 20, OBJECT_ALIGNMENT = 16 };
 
+/* From this size on jemalloc gives an object pages of its own (its smallest large size class). */
+enum { OBJECT_OWN_PAGES_BYTES = 16 << 10 };
+
 #define POOL_TIERS_KNOWN (LARDER_TIER_LZ4 | LARDER_TIERS_NONE)
 
 /* Guards the pools' states and what belongs to them alone: their events, the userfaultfd for SIGBUS. Taken before any
@@ -38,7 +41,7 @@ void pool_unlock(void)
 static int misuse(int err, const char *what)
 {
 #ifdef LARDER_DEBUG
-	log_panic(what, err);
+	log_misuse(what, err);
 #else
 	(void)what;
 	return err;
@@ -272,9 +275,11 @@ LARDER_PUBLIC int larder_free(larder_pool *pool, void *object)
 		return misuse(-EBADF, "not a pool, or a destroyed one");
 	if (kind_of(memory(), number, object) != CHUNK_OBJECTS)
 		return misuse(-EFAULT, "not an object of this pool");
-	rounded_span(pool, object, arena_pool_size(object), &span);
-	if (objects_are_pinned(memory(), span))
-		return misuse(-EBUSY, "the object that is freed is pinned");
+	if (arena_pool_size(object) >= OBJECT_OWN_PAGES_BYTES) {
+		rounded_span(pool, object, arena_pool_size(object), &span);
+		if (objects_are_pinned(memory(), span))
+			return misuse(-EBUSY, "the object that is freed is pinned");
+	}
 	arena_pool_free(object);
 	return 0;
 }

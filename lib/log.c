@@ -53,6 +53,18 @@ void log_string(const char *line)
 	log_line(&t);
 }
 
+__attribute__((noreturn)) static void stop(const struct larder_text *why)
+{
+	log_line(why);
+	for (;;) {
+		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be
+		 * survived. */
+		sys_call3(SYS_kill, sys_getpid(), SIGABRT, 0);
+		sys_sleep_ns(100000000);
+		__builtin_trap();
+	}
+}
+
 void log_panic(const char *what, int64_t value)
 {
 	struct larder_text t = { 0 };
@@ -61,12 +73,17 @@ void log_panic(const char *what, int64_t value)
 	text_string(&t, " (");
 	text_signed(&t, value);
 	text_string(&t, "); stopping, because going on could return wrong data");
-	log_line(&t);
-	for (;;) {
-		/* SIGABRT for the program's threads; should it survive that, an illegal instruction here cannot be
-		 * survived. */
-		sys_call3(SYS_kill, sys_getpid(), SIGABRT, 0);
-		sys_sleep_ns(100000000);
-		__builtin_trap();
-	}
+	stop(&t);
+}
+
+void log_misuse(const char *what, int err)
+{
+	struct larder_text t = { 0 };
+
+	text_string(&t, "misuse: ");
+	text_string(&t, what);
+	text_string(&t, " (errno ");
+	text_signed(&t, -err);
+	text_string(&t, "); debug builds stop here");
+	stop(&t);
 }

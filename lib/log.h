@@ -28,6 +28,9 @@ void log_string(const char *line);
 /* Say why, and end the process at once (SIGABRT): an invariant is broken and going on could return wrong data. */
 __attribute__((noreturn)) void log_panic(const char *what, int64_t value);
 
+/* The program has misused a function, and this is a debug build: say what and with which error, and end the process. */
+__attribute__((noreturn)) void log_misuse(const char *what, int err);
+
 #ifdef LARDER_DEBUG
 #define larder_assert(condition) ((condition) ? (void)0 : log_panic("assertion failed: " #condition, __LINE__))
 #else

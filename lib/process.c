@@ -86,6 +86,7 @@ int process_get_stats(struct larder_stats *to)
 {
 	if (!process_is_managed())
 		return -ENOTCONN;
+	volatile_publish(&service.memory);
 	*to = *stats;
 	pressure_publish(&service.memory, to);
 	return 0;

@@ -256,6 +256,7 @@ static uint64_t purge_segment(struct larder_memory *m, const struct purge_candid
 		segment_end(shard, s);
 		atomic_store_explicit(&m->pools[shard_pool(shard)].inflation, c->key, memory_order_relaxed);
 	}
+	shard_publish(shard);
 out:
 	mutex_unlock(&shard->lock);
 	return freed;

@@ -3,6 +3,8 @@
  */
 #include "segment.h"
 
+#include "stats.h"
+
 static size_t records_bytes(void)
 {
 	return (size_t)SEGMENT_BLOCKS_MAX * SEGMENT_BLOCK * sizeof(struct larder_segment);
@@ -189,4 +191,21 @@ void segment_end(struct larder_shard *shard, struct larder_segment *s)
 	s->busy = 0;
 	shard->busy--;
 	event_post(&shard->changed);
+}
+
+void shard_publish(struct larder_shard *shard)
+{
+	enum { FIELDS = sizeof(struct larder_volatile_stats) / sizeof(uint64_t) };
+
+	for (unsigned class = 0; class < LARDER_PRIORITIES; class ++) {
+		const uint64_t *now = (const uint64_t *)&shard->stats[class];
+		uint64_t *before = (uint64_t *)&shard->published[class];
+		uint64_t *page = (uint64_t *)&stats->volatiles[class];
+
+		for (unsigned i = 0; i < FIELDS; i++)
+			if (now[i] != before[i]) {
+				__atomic_fetch_add(&page[i], now[i] - before[i], __ATOMIC_RELAXED);
+				before[i] = now[i];
+			}
+	}
 }

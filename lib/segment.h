@@ -58,7 +58,9 @@ struct larder_shard {
 	uint32_t free_head, free_records;
 	uint32_t busy; /* segments that are */
 	uint64_t pinned_pages;
-	struct larder_volatile_stats stats[LARDER_PRIORITIES]; /* [class] */
+	struct larder_volatile_stats stats[LARDER_PRIORITIES];	   /* [class] */
+	struct larder_volatile_stats published[LARDER_PRIORITIES]; /* what the statistics page has of them */
+	uint64_t publish_at_ns;
 } __attribute__((aligned(64)));
 
 /* All segments of the process, in blocks. */
@@ -119,6 +121,9 @@ void segment_split(struct larder_segments *t, struct larder_shard *shard, struct
  * properties count. Shard locked. */
 uint32_t segment_join(struct larder_segments *t, struct larder_shard *shard, struct larder_region *r, size_t first,
 		      size_t pages);
+
+/* Add what the shard has counted to the statistics page. Shard locked. */
+void shard_publish(struct larder_shard *shard);
 
 /* Begin and end being busy. Shard locked. */
 void segment_begin(struct larder_shard *shard, struct larder_segment *s);

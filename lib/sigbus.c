@@ -12,7 +12,7 @@
 #include "uffd.h"
 #include "volatile.h"
 
-enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000 };
+enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 };
 
 #define ROOM_SLICE_NS 2000000u
 
@@ -136,6 +136,20 @@ static int serve_timed(struct larder_restorer *w, size_t index)
 	return served;
 }
 
+/*
+ * The table says that the page is there, so the access can be tried again: another thread was faster. Unless it cannot:
+ * a page that the hardware has lost raises SIGBUS each time. So the same address may do so only so often in a row.
+ */
+static int may_try_again(const void *addr)
+{
+	static _Atomic uintptr_t last;
+	static _Atomic uint32_t times;
+
+	if (atomic_exchange(&last, (uintptr_t)addr) != (uintptr_t)addr)
+		atomic_store(&times, 0);
+	return atomic_fetch_add(&times, 1) < TRIES_MAX;
+}
+
 int sigbus_serve(const siginfo_t *info)
 {
 	struct larder_restorer *w;
@@ -153,7 +167,7 @@ int sigbus_serve(const siginfo_t *info)
 	if (!chunk_is_watched(chunk) || (page_state(word) == PAGE_POISONED && !(word & PAGE_TRAP)))
 		return 0;
 	if (!chunk->owner.inline_faults && !(word & PAGE_TRAP))
-		return 1; /* made again meanwhile */
+		return page_is_busy(word) || may_try_again(info->si_addr);
 	w = take_restorer();
 	open_restorer(w);
 	served = chunk->owner.inline_faults ? serve_timed(w, index) : spring_trap(w, index);

@@ -7,6 +7,8 @@
 #include "order.h"
 #include "sys.h"
 
+#define PUBLISH_NS 1000000000u
+
 enum { PINS_MAX = UINT32_MAX - 1, WRITING_SPINS = 4096 };
 
 static uint32_t segment_id(const struct larder_memory *m, size_t index)
@@ -382,6 +384,10 @@ static void mark(struct larder_memory *m, struct larder_shard *shard, struct spa
 	s->key = order_key(&m->pools[span.pool], s);
 	account(shard, s, 1);
 	stats_of(shard, s)->marks++;
+	if (s->marked >= shard->publish_at_ns) {
+		shard->publish_at_ns = s->marked + PUBLISH_NS;
+		shard_publish(shard);
+	}
 	region_set_bits(m->region.kept, span.first, span.pages);
 	trap(m, s);
 }
@@ -814,6 +820,18 @@ static void lock_idle(struct larder_shard *shard)
 	}
 }
 
+void volatile_publish(struct larder_memory *m)
+{
+	for (unsigned pool = 1; pool < REGION_POOLS; pool++)
+		for (unsigned n = 0; n < SHARDS && atomic_load(&m->segments.pool_shards[pool]); n++) {
+			struct larder_shard *shard = segments_shard(&m->segments, pool, n);
+
+			mutex_lock(&shard->lock);
+			shard_publish(shard);
+			mutex_unlock(&shard->lock);
+		}
+}
+
 static int is_of_shard(const struct larder_memory *m, uint32_t block, const struct larder_shard *shard)
 {
 	return atomic_load(&m->segments.block_shard[block]) == 1 + shard->id;
@@ -843,7 +861,11 @@ void volatile_forget(struct larder_memory *m, unsigned pool)
 		for (uint32_t block = 1; block < blocks; block++)
 			if (is_of_shard(m, block, shard))
 				forget_block(m, shard, block);
+		for (unsigned class = 0; class < LARDER_PRIORITIES; class ++)
+			shard->stats[class].bytes = shard->stats[class].lost_bytes = 0;
+		shard_publish(shard);
 		__builtin_memset(shard->stats, 0, sizeof(shard->stats));
+		__builtin_memset(shard->published, 0, sizeof(shard->published));
 		mutex_unlock(&shard->lock);
 	}
 }

@@ -68,6 +68,9 @@ void volatile_install(struct larder_memory *m, struct larder_restorer *w, const 
 /* Sum up a pool's statistics. */
 void volatile_stats(const struct larder_memory *m, unsigned pool, struct larder_pool_stats *to);
 
+/* Bring the statistics page up to date. Program threads. */
+void volatile_publish(struct larder_memory *m);
+
 /* Around fork: take every shard's lock, with no segment busy, and let go of them; in the child too. */
 void volatile_lock_all(struct larder_memory *m);
 void volatile_unlock_all(struct larder_memory *m);

@@ -266,6 +266,28 @@ static struct json_object *tiers_json(const struct larder_stats *s)
 	return all;
 }
 
+static struct json_object *volatiles_json(const struct larder_stats *s)
+{
+	struct json_object *all = json_object_new_array();
+
+	for (int i = 0; i < LARDER_PRIORITIES; i++) {
+		const struct larder_volatile_stats *v = &s->volatiles[i];
+		struct json_object *o = json_object_new_object();
+
+		json_object_object_add(o, "priority", json_object_new_int(i + LARDER_PRIORITY_OBSOLETE));
+		add_number(o, "bytes", v->bytes);
+		add_number(o, "lost_bytes", v->lost_bytes);
+		add_number(o, "marks", v->marks);
+		add_number(o, "hits", v->hits);
+		add_number(o, "losses", v->losses);
+		add_number(o, "refills", v->refills);
+		add_number(o, "purges", v->purges);
+		add_number(o, "purged_bytes", v->purged_bytes);
+		json_object_array_add(all, o);
+	}
+	return all;
+}
+
 static void print_json(const struct larder_stats *s)
 {
 	struct json_object *o = json_object_new_object();
@@ -281,6 +303,7 @@ static void print_json(const struct larder_stats *s)
 	json_object_object_add(o, "density", json_object_new_double(density(s)));
 	json_object_object_add(o, "fault_latency_us", latency_json(s));
 	json_object_object_add(o, "tiers", tiers_json(s));
+	json_object_object_add(o, "volatile", volatiles_json(s));
 	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 }
@@ -348,6 +371,28 @@ static void print_faults(const struct larder_stats *s)
 	putchar('\n');
 }
 
+/* Programs without volatile memory need not hear of it. */
+static void print_volatiles(const struct larder_stats *s)
+{
+	int titled = 0;
+
+	for (int i = 0; i < LARDER_PRIORITIES; i++) {
+		const struct larder_volatile_stats *v = &s->volatiles[i];
+
+		if (v->marks == 0)
+			continue;
+		if (!titled++)
+			printf("\n%-12s %12s %12s %12s %12s %12s %12s\n", "volatile", "MiB now", "of it lost", "marks",
+			       "hits", "losses", "MiB purged");
+		if (i + LARDER_PRIORITY_OBSOLETE == LARDER_PRIORITY_OBSOLETE)
+			printf("%-12s", "obsolete");
+		else
+			printf("priority %-3d", i + LARDER_PRIORITY_OBSOLETE);
+		printf(" %12.1f %12.1f %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12.1f\n", mib(v->bytes),
+		       mib(v->lost_bytes), v->marks, v->hits, v->losses, mib(v->purged_bytes));
+	}
+}
+
 static void print_text(const struct larder_stats *s)
 {
 	printf("larder: process %d\n\n", s->pid);
@@ -355,6 +400,7 @@ static void print_text(const struct larder_stats *s)
 	print_pages(s);
 	print_tiers(s);
 	print_faults(s);
+	print_volatiles(s);
 }
 
 /* ---- the command ---- */

@@ -139,7 +139,8 @@ int larder_pool_destroy(larder_pool *pool);
  */
 int larder_alloc(larder_pool *pool, size_t bytes, void **object);
 
-/* Free an object of this pool. returns 0; -EFAULT: not in an object area of this pool; -EBUSY: pinned; -EBADF. */
+/* Free an object of this pool. returns 0; -EFAULT: not in an object area of this pool; -EBUSY: pinned (smaller ones
+ * than 16 KiB share pages, so there it is not noticed, and does no harm); -EBADF. */
 int larder_free(larder_pool *pool, void *object);
 
 /*
@@ -206,8 +207,8 @@ int larder_advise(larder_pool *pool, void *addr, size_t bytes, enum larder_advic
  */
 enum { LARDER_INTACT = 0, LARDER_PURGED = 1 };
 
-/* Priority: what goes first. OBSOLETE is of no use to anybody any more; 0 goes next, 7 last. */
-enum { LARDER_PRIORITY_OBSOLETE = -1, LARDER_PRIORITY_MIN = 0, LARDER_PRIORITY_MAX = 7 };
+/* Priority: what goes first. OBSOLETE is of no use to anybody any more; 0 goes next, 7 last. (In larder/stats.h:
+ * LARDER_PRIORITY_OBSOLETE = -1, LARDER_PRIORITY_MIN = 0, LARDER_PRIORITY_MAX = 7.) */
 
 /* What a touch of a purged page does while it is volatile and not pinned. (Nonvolatile, it reads as zeroes.) */
 enum larder_on_touch {
@@ -319,20 +320,6 @@ int larder_purge_fd(larder_pool *pool);
 
 /* Read up to `max` events, oldest first. returns how many, 0 when there are none; -EBADF; -EINVAL. */
 int larder_purge_events(larder_pool *pool, struct larder_purge_event *events, unsigned max);
-
-/* Volatile memory of one priority. */
-struct larder_volatile_stats {
-	uint64_t bytes;	       /* gauge: volatile now, lost or not */
-	uint64_t lost_bytes;   /* gauge: of those, lost */
-	uint64_t marks;	       /* counters: ranges marked */
-	uint64_t hits;	       /* pins and larder_nonvolatile() calls that found all of it */
-	uint64_t losses;       /* ... that found something lost */
-	uint64_t refills;      /* units made again by the callback */
-	uint64_t purges;       /* units purged */
-	uint64_t purged_bytes; /* their size */
-};
-
-enum { LARDER_PRIORITIES = LARDER_PRIORITY_MAX - LARDER_PRIORITY_OBSOLETE + 1 };
 
 struct larder_pool_stats {
 	uint64_t limit_bytes;

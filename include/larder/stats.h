@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define LARDER_STATS_MAGIC   0x31726472616cull /* "lardr1" */
-#define LARDER_STATS_VERSION 1u
+#define LARDER_STATS_VERSION 2u
 #define LARDER_STATS_NAME    "larder-stats"
 
 /*
@@ -63,6 +63,25 @@ struct larder_tier_stats {
 	uint64_t errors;   /* puts or gets that failed otherwise */
 };
 
+/* Priorities of volatile memory: what goes first. OBSOLETE is of no use any more; 0 goes next, 7 last. */
+enum { LARDER_PRIORITY_OBSOLETE = -1, LARDER_PRIORITY_MIN = 0, LARDER_PRIORITY_MAX = 7 };
+enum { LARDER_PRIORITIES = LARDER_PRIORITY_MAX - LARDER_PRIORITY_OBSOLETE + 1 };
+
+/* How short memory is outside the process. Warning purges priorities below 2, urgent those below 5, critical all. */
+enum { LARDER_SYSTEM_WARNING, LARDER_SYSTEM_URGENT, LARDER_SYSTEM_CRITICAL, LARDER_SYSTEM_LEVELS };
+
+/* Volatile memory of one priority. */
+struct larder_volatile_stats {
+	uint64_t bytes;	       /* gauge: volatile now, lost or not */
+	uint64_t lost_bytes;   /* gauge: of those, lost */
+	uint64_t marks;	       /* counters: ranges marked */
+	uint64_t hits;	       /* pins and larder_nonvolatile() calls that found all of it */
+	uint64_t losses;       /* ... that found something lost */
+	uint64_t refills;      /* units made again by the callback */
+	uint64_t purges;       /* units purged */
+	uint64_t purged_bytes; /* their size */
+};
+
 struct larder_stats {
 	uint64_t magic;	  /* LARDER_STATS_MAGIC, written last */
 	uint32_t version; /* LARDER_STATS_VERSION */
@@ -86,7 +105,7 @@ struct larder_stats {
 	uint64_t pages[LARDER_PAGES_KINDS];
 
 	/* fault service; counters */
-	uint64_t faults;	   /* messages served */
+	uint64_t faults;	   /* faults served */
 	uint64_t faults_zero;	   /* first touches of pages that held nothing */
 	uint64_t faults_staged;	   /* touched while staged: back without decompression */
 	uint64_t faults_stored;	   /* major faults: fetched from a tier (same-filled pages included) */
@@ -115,6 +134,10 @@ struct larder_stats {
 	uint64_t reclaim_ns; /* time the reclaimer was at work */
 
 	struct larder_tier_stats tiers[LARDER_TIERS_MAX];
+
+	/* volatile memory of all pools; [0] = obsolete, [1 + p] = priority p. Up to a second behind. */
+	struct larder_volatile_stats volatiles[LARDER_PRIORITIES];
+	uint64_t system_pressure[LARDER_SYSTEM_LEVELS]; /* counters: times that memory was short outside the process */
 };
 
 #ifdef __cplusplus
