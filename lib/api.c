@@ -336,12 +336,32 @@ LARDER_PUBLIC int larder_discard(larder_pool *pool, void *addr, size_t bytes)
 
 /* ---- pins and advice ---- */
 
-/* Bring back what is absent. Pages of unwatched chunks are the kernel's to fill; touching them costs little. */
+/*
+ * Bring a page back that may be absent, and that leaves no more (KEPT) once it has. A touch alone does not do: a page that
+ * is MOVING when it is touched is still mapped, and leaves just after. Pages of unwatched chunks are the kernel's to fill.
+ */
+static void make_page_resident(const struct larder_memory *m, size_t index)
+{
+	const struct larder_chunk *chunk = &m->region.chunks[index / CHUNK_PAGES];
+	uint64_t word;
+
+	while (page_state(word = page_load(&m->region.pages[index])) != PAGE_RESIDENT) {
+		int leaves_no_more = !chunk_is_watched(chunk) ||
+				     atomic_load_explicit(&m->region.detached, memory_order_relaxed);
+
+		if (leaves_no_more || !page_is_busy(word))
+			(void)*(const volatile char *)region_address(&m->region, index);
+		else
+			sys_yield();
+		if (leaves_no_more)
+			return;
+	}
+}
+
 static void make_resident(const struct larder_memory *m, struct span span)
 {
 	for (size_t i = span.first; i < span.first + span.pages; i++)
-		if (page_state(page_load(&m->region.pages[i])) != PAGE_RESIDENT)
-			(void)*(const volatile char *)region_address(&m->region, i);
+		make_page_resident(m, i);
 }
 
 LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
