@@ -183,6 +183,7 @@ static int open_slot(struct larder_memory *m, const struct larder_pool_options *
 	atomic_store(&p->budget.attained_bytes, 0);
 	atomic_store(&p->inflation, 0);
 	atomic_store_explicit(&p->state, POOL_LIVE, memory_order_release);
+	pressure_notice(m, slot); /* the slot may hold unwatched memory, whose touches nobody would see */
 	*pool = p;
 	return 0;
 }
