@@ -215,7 +215,7 @@ static void every_pin_says_purged_until_the_content_is_made_again(void **state)
 	purge_all(pool);
 	assert_int_equal(larder_pin(pool, base + 100, 3 * PAGE), LARDER_PURGED); /* pages 0 to 3 */
 	assert_int_equal(larder_pin(pool, base + PAGE, PAGE), LARDER_PURGED);
-	assert_int_equal(present_pages(base, 4), 4);
+	assert_int_equal(present_pages(base, 8), 4); /* what is lost is not brought along with its neighbours */
 	for (size_t i = 0; i < 4; i++)
 		page_fill(base + i * PAGE, i, 0);
 	assert_int_equal(larder_pin(pool, base + PAGE, PAGE), LARDER_PURGED); /* nobody has said that it is complete */
