@@ -313,13 +313,14 @@ LARDER_PUBLIC int larder_pages_alloc(larder_pool *pool, size_t bytes, void **pag
 /* The content goes before jemalloc gets the addresses, so that every new range is zeroed. */
 LARDER_PUBLIC int larder_pages_free(larder_pool *pool, void *pages)
 {
-	struct span span;
-	int err = aligned_span(pool, pages, PAGE_BYTES, &span);
+	unsigned number = pool_number(pool);
 	int64_t removed;
 
-	if (err)
-		return err;
-	removed = volatile_remove_range(memory(), span.pool, span.first);
+	if (!number)
+		return misuse(-EBADF, "not a pool, or a destroyed one");
+	if ((uintptr_t)pages % PAGE_BYTES || kind_of(memory(), number, pages) != CHUNK_RANGES)
+		return misuse(-EFAULT, "not the start of a page range of this pool");
+	removed = volatile_remove_range(memory(), number, region_index(&memory()->region, pages));
 	if (removed < 0)
 		return explain((int)removed);
 	discard(memory(), pages, (size_t)removed * PAGE_BYTES);
