@@ -183,6 +183,7 @@ static int open_slot(struct larder_memory *m, const struct larder_pool_options *
 	atomic_store(&p->budget.attained_bytes, 0);
 	atomic_store(&p->inflation, 0);
 	atomic_store_explicit(&p->state, POOL_LIVE, memory_order_release);
+	pressure_notice(m, slot); /* the slot may hold unwatched memory, whose touches nobody would see */
 	*pool = p;
 	return 0;
 }
@@ -312,13 +313,14 @@ LARDER_PUBLIC int larder_pages_alloc(larder_pool *pool, size_t bytes, void **pag
 /* The content goes before jemalloc gets the addresses, so that every new range is zeroed. */
 LARDER_PUBLIC int larder_pages_free(larder_pool *pool, void *pages)
 {
-	struct span span;
-	int err = aligned_span(pool, pages, PAGE_BYTES, &span);
+	unsigned number = pool_number(pool);
 	int64_t removed;
 
-	if (err)
-		return err;
-	removed = volatile_remove_range(memory(), span.pool, span.first);
+	if (!number)
+		return misuse(-EBADF, "not a pool, or a destroyed one");
+	if ((uintptr_t)pages % PAGE_BYTES || kind_of(memory(), number, pages) != CHUNK_RANGES)
+		return misuse(-EFAULT, "not the start of a page range of this pool");
+	removed = volatile_remove_range(memory(), number, region_index(&memory()->region, pages));
 	if (removed < 0)
 		return explain((int)removed);
 	discard(memory(), pages, (size_t)removed * PAGE_BYTES);
@@ -336,12 +338,32 @@ LARDER_PUBLIC int larder_discard(larder_pool *pool, void *addr, size_t bytes)
 
 /* ---- pins and advice ---- */
 
-/* Bring back what is absent. Pages of unwatched chunks are the kernel's to fill; touching them costs little. */
+/*
+ * Bring a page back that may be absent, and that leaves no more (KEPT) once it has. A touch alone does not do: a page that
+ * is MOVING when it is touched is still mapped, and leaves just after. Pages of unwatched chunks are the kernel's to fill.
+ */
+static void make_page_resident(const struct larder_memory *m, size_t index)
+{
+	const struct larder_chunk *chunk = &m->region.chunks[index / CHUNK_PAGES];
+	uint64_t word;
+
+	while (page_state(word = page_load(&m->region.pages[index])) != PAGE_RESIDENT) {
+		int leaves_no_more = !chunk_is_watched(chunk) ||
+				     atomic_load_explicit(&m->region.detached, memory_order_relaxed);
+
+		if (leaves_no_more || !page_is_busy(word))
+			(void)*(const volatile char *)region_address(&m->region, index);
+		else
+			sys_yield();
+		if (leaves_no_more)
+			return;
+	}
+}
+
 static void make_resident(const struct larder_memory *m, struct span span)
 {
 	for (size_t i = span.first; i < span.first + span.pages; i++)
-		if (page_state(page_load(&m->region.pages[i])) != PAGE_RESIDENT)
-			(void)*(const volatile char *)region_address(&m->region, i);
+		make_page_resident(m, i);
 }
 
 LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)

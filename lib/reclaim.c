@@ -238,16 +238,16 @@ static void compact_to_low(struct larder_memory *m, unsigned pool, uint64_t low_
 
 /*
  * What its owners can do without goes before anything that they cannot. When it cannot go now (all of it is pinned,
- * say), looking for it again waits ten times as long as looking took.
+ * say), looking for it again waits ten times as long as looking took. Returns the bytes given back.
  */
-static void purge_to_low(struct larder_reclaim *r, unsigned pool)
+static uint64_t purge_to_low(struct larder_reclaim *r, unsigned pool)
 {
 	struct larder_memory *m = r->memory;
 	uint64_t usage = pressure_usage_bytes(m, pool), low = pressure_watermarks(m, pool).low_bytes;
 	uint64_t start = sys_now_ns(), freed;
 
 	if (usage <= low || start < r->next_volatile_ns || !purge_available(m, pool, LARDER_PRIORITIES - 1))
-		return;
+		return 0;
 	freed = purge(m, &r->purger, pool, LARDER_PRIORITIES - 1, usage - low,
 		      pool == REGION_HEAP ? LARDER_PURGE_PROCESS_LIMIT : LARDER_PURGE_POOL_LIMIT);
 	if (freed == 0)
@@ -255,6 +255,7 @@ static void purge_to_low(struct larder_reclaim *r, unsigned pool)
 	compact_to_low(m, pool, low);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, pool);
+	return freed;
 }
 
 static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
@@ -282,7 +283,8 @@ static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 				give_up(r, pool);
 			break;
 		}
-		purge_to_low(r, pool);
+		if (purge_to_low(r, pool))
+			continue; /* nothing is compressed while purging does it */
 		step(r, pool, sys_now_ns(), staging_target(w.wait_bytes));
 		if (region_pool_counted(&m->region, pool, LARDER_PAGES_UNTRACKED) > 0)
 			watch_all(m, pool);

@@ -1,5 +1,6 @@
 /*
- * splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014): a word that looks random, from a counter.
+ * splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014): a word that looks random,
+ * from a counter.
  */
 #ifndef LARDER_TEST_MIX_H
 #define LARDER_TEST_MIX_H
