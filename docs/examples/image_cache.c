@@ -1,14 +1,17 @@
 /*
- * An image cache that gives its memory away when memory is short: volatile ranges, explicit use.
+ * An image cache that gives its memory away when memory is short: volatile ranges, explicit
+ * use.
  *
- * A viewer keeps decoded pictures, because decoding takes much longer than drawing. Yet a decoded picture is never
- * worth keeping at any price: its file is still there. So each picture is *volatile* while nobody draws it. When the
- * cache comes to its limit, the pictures drawn longest ago are dropped, without being compressed or written, and are
- * decoded again when they are wanted. The cache itself has no code that chooses or evicts.
+ * A viewer keeps decoded pictures, because decoding takes much longer than drawing. Yet a
+ * decoded picture is never worth keeping at any price: its file is still there. So each picture
+ * is *volatile* while nobody draws it. When the cache comes to its limit, the pictures drawn
+ * longest ago are dropped, without being compressed or written, and are decoded again when they
+ * are wanted. The cache itself has no code that chooses or evicts.
  *
  *   image_cache [IMAGES [DRAWS [LIMIT_MIB]]]
  *
- * Exit status: 0, 1 when a picture was wrong, nothing was ever dropped, or something failed; 2 usage.
+ * Exit status: 0; 1 when a picture was wrong, nothing was ever dropped, or something failed;
+ * 2: usage.
  */
 #include <larder/larder.h>
 
@@ -21,9 +24,9 @@
 enum { PIXELS = 256 * 256, IMAGE_BYTES = PIXELS * sizeof(uint32_t) };
 
 struct image {
-	uint64_t file;	   /* stands for the picture's file: all that is needed to decode it */
+	uint64_t file;	   /* stands for the picture's file: all that decoding needs */
 	uint64_t checksum; /* of the decoded picture, from the file's header */
-	uint32_t *pixels;  /* a page range of the pool, volatile while nobody draws; NULL before the first use */
+	uint32_t *pixels;  /* a page range; volatile but while it is drawn; NULL until then */
 };
 
 static larder_pool *pool;
@@ -45,7 +48,8 @@ static uint64_t next_random(uint64_t *state)
 	return z ^ z >> 31;
 }
 
-/* The expensive part of a real cache. Here a "file" is a seed for runs of pixels of one colour. */
+/* What is expensive in a real cache. Here a "file" is a seed for runs of pixels of one colour.
+ */
 static void decode(uint64_t file, uint32_t *pixels)
 {
 	for (size_t i = 0; i < PIXELS;) {
@@ -136,7 +140,8 @@ static uint64_t purged_bytes(void)
 
 static void cache_open(uint64_t limit_bytes)
 {
-	struct larder_pool_options options = { .limit_bytes = limit_bytes, .order = LARDER_ORDER_LRU };
+	struct larder_pool_options options = { .limit_bytes = limit_bytes,
+					       .order = LARDER_ORDER_LRU };
 	int err = larder_start(NULL);
 
 	if (err && err != -EALREADY) /* already: under `larder run` */
@@ -163,7 +168,8 @@ static struct image *images_make(size_t count)
 	return images;
 }
 
-/* The product of two numbers in [0, 1) is small more often than not: some pictures are looked at again and again. */
+/* The product of two numbers in [0, 1) is small more often than not: some pictures are looked
+ * at again and again. */
 static size_t pick(uint64_t *random, size_t count)
 {
 	uint64_t r = next_random(random);
@@ -203,7 +209,8 @@ int main(int argc, char **argv)
 		die("larder_pool_destroy", err);
 	free(images);
 
-	printf("%" PRIu64 " draws: %" PRIu64 " hits, %" PRIu64 " losses, %" PRIu64 " MiB purged, wrong = %" PRIu64 "\n",
+	printf("%" PRIu64 " draws: %" PRIu64 " hits, %" PRIu64 " losses, %" PRIu64
+	       " MiB purged, wrong = %" PRIu64 "\n",
 	       draws, hits, losses, dropped >> 20, wrong);
 	return wrong || !dropped;
 }

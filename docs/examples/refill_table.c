@@ -1,16 +1,18 @@
 /*
  * A table that computes itself: volatile memory, optimistic use.
  *
- * Entry i is how many steps the Collatz sequence takes from i to 1: a value that anybody can compute, but not quickly.
- * All pages of the table are volatile all the time. Threads read entries with plain loads; nobody asks whether they are
- * still there. When a page has been purged, the first touch calls refill(), which computes that page alone.
+ * Entry i is how many steps the Collatz sequence takes from i to 1: a value that anybody can
+ * compute, but not quickly. All pages of the table are volatile all the time. Threads read
+ * entries with plain loads; nobody asks whether they are still there. When a page has been
+ * purged, the first touch calls refill(), which computes that page alone.
  *
- * What is handed to the kernel is another matter, since the kernel cannot call refill(): it is pinned, and what pinning
- * finds lost is computed before the system call.
+ * What is handed to the kernel is another matter, since the kernel cannot call refill(): it is
+ * pinned, and what pinning finds lost is computed before the system call.
  *
  *   refill_table [TABLE_MIB [LIMIT_MIB [THREADS [READS]]]]
  *
- * Exit status: 0, 1 when a value was wrong, nothing was ever refilled, or something failed; 2 usage.
+ * Exit status: 0; 1 when a value was wrong, nothing was ever refilled, or something failed;
+ * 2: usage.
  */
 #include <larder/larder.h>
 
@@ -53,8 +55,8 @@ static void compute(size_t first, uint32_t *values, size_t count)
 }
 
 /*
- * Runs on the thread that touched a purged page, in the middle of its load: takes no locks, allocates nothing, and
- * writes to `buffer`, not to the table.
+ * Runs on the thread that touched a purged page, in the middle of its load: takes no locks,
+ * allocates nothing, and writes to `buffer`, not to the table.
  */
 static int refill(void *cookie, void *addr, void *buffer, size_t bytes)
 {
@@ -66,8 +68,8 @@ static int refill(void *cookie, void *addr, void *buffer, size_t bytes)
 }
 
 /*
- * A page that was never written reads as zeroes, and is not lost: so every page is computed once, step by step. What is
- * computed is volatile at once and makes room for the next.
+ * A page that was never written reads as zeroes, and is not lost: so every page is computed
+ * once, step by step. What is computed is volatile at once and makes room for the next.
  */
 static void table_make(size_t bytes)
 {
@@ -99,7 +101,8 @@ static void *read_some(void *seed)
 	for (uint64_t i = 0; i < reads; i++) {
 		size_t at;
 
-		random = random * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
+		random = random * 6364136223846793005u +
+			 1442695040888963407u; /* Knuth's MMIX generator */
 		at = (random >> 32) % entries;
 		if (table[at] != collatz_steps(at))
 			wrong++;
@@ -121,7 +124,10 @@ static void read_with_threads(void)
 		pthread_join(thread[i], NULL);
 }
 
-/* Pin [slice, slice + bytes) and make again what is lost of it. While that lasts, other threads must not read it. */
+/*
+ * Pin [slice, slice + bytes) and make again what is lost of it. While that lasts, other threads
+ * must not read the slice: what is lost and pinned reads as zeroes.
+ */
 static void slice_pin(uint32_t *slice, size_t bytes)
 {
 	unsigned char lost[SLICE_BYTES / LARDER_UNIT_PAGE];
@@ -139,7 +145,8 @@ static void slice_pin(uint32_t *slice, size_t bytes)
 		die("pinning", state);
 }
 
-/* Let the kernel read a slice of the table, as if to send it somewhere, and look at what arrived. */
+/* Let the kernel read a slice of the table, as if to send it somewhere, and look at what
+ * arrived. */
 static void write_slice(size_t first)
 {
 	static uint32_t arrived[SLICE_BYTES / sizeof(*table)];
@@ -201,7 +208,8 @@ int main(int argc, char **argv)
 	err = larder_pool_destroy(pool);
 	if (err)
 		die("larder_pool_destroy", err);
-	printf("%" PRIu64 " MiB table in %" PRIu64 " MiB: %" PRIu64 " refills, wrong = %" PRIu64 "\n", table_mib,
-	       limit_mib, refills, wrong);
+	printf("%" PRIu64 " MiB table in %" PRIu64 " MiB: %" PRIu64 " refills, wrong = %" PRIu64
+	       "\n",
+	       table_mib, limit_mib, refills, wrong);
 	return wrong || !refills;
 }
