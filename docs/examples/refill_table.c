@@ -187,7 +187,7 @@ static uint64_t argument(int argc, char **argv, int at, uint64_t otherwise, uint
 		return value;
 	fprintf(help ? stdout : stderr,
 		"usage: refill_table [TABLE_MIB [LIMIT_MIB [THREADS [READS]]]]\n"
-		"Each of THREADS threads reads READS random values of a table, with LIMIT_MIB to keep it in (16 4 4 10000).\n");
+		"Each of THREADS threads reads READS random values of a table, with LIMIT_MIB to keep it in (16 4 4 5000).\n");
 	exit(help ? 0 : 2);
 }
 
@@ -198,7 +198,7 @@ int main(int argc, char **argv)
 
 	table_mib = argument(argc, argv, 1, 16, 1 << 14);
 	threads = argument(argc, argv, 3, 4, THREADS_MAX);
-	reads = argument(argc, argv, 4, 10000, UINT32_MAX);
+	reads = argument(argc, argv, 4, 5000, UINT32_MAX);
 
 	pool_open(limit_mib * MIB);
 	table_make(table_mib * MIB);
