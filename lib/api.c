@@ -339,8 +339,9 @@ LARDER_PUBLIC int larder_discard(larder_pool *pool, void *addr, size_t bytes)
 /* ---- pins and advice ---- */
 
 /*
- * Bring a page back that may be absent, and that leaves no more (KEPT) once it has. A touch alone does not do: a page that
- * is MOVING when it is touched is still mapped, and leaves just after. Pages of unwatched chunks are the kernel's to fill.
+ * Bring a page back that may be absent, and that leaves no more (KEPT) once it has. A touch alone does not do: a page
+ * that is MOVING when it is touched is still mapped, and leaves just after. Pages of unwatched chunks are the kernel's
+ * to fill.
  */
 static void make_page_resident(const struct larder_memory *m, size_t index)
 {
@@ -348,8 +349,8 @@ static void make_page_resident(const struct larder_memory *m, size_t index)
 	uint64_t word;
 
 	while (page_state(word = page_load(&m->region.pages[index])) != PAGE_RESIDENT) {
-		int leaves_no_more = !chunk_is_watched(chunk) ||
-				     atomic_load_explicit(&m->region.detached, memory_order_relaxed);
+		int leaves_no_more =
+			!chunk_is_watched(chunk) || atomic_load_explicit(&m->region.detached, memory_order_relaxed);
 
 		if (leaves_no_more || !page_is_busy(word))
 			(void)*(const volatile char *)region_address(&m->region, index);

@@ -11,15 +11,18 @@
 #include "stats.h"
 #include "sys.h"
 
-static uint64_t acquire(struct larder_page *page)
+static uint64_t acquire(struct larder_memory *m, size_t index)
 {
+	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
+	struct larder_wait wait = { 0 };
 
 	while (page_is_busy(word) || !page_acquire(page, &word, PAGE_DISCARDING))
 		if (page_is_busy(word)) {
-			sys_yield();
+			pressure_wait_turn(m, &wait);
 			word = page_load(page);
 		}
+	pressure_wait_end(m, &wait);
 	return word;
 }
 
@@ -59,7 +62,7 @@ static long discard_watched(struct larder_memory *m, size_t first, size_t pages,
 	long err;
 
 	for (size_t i = first; i < first + pages; i++)
-		drop(m, i, acquire(&m->region.pages[i]), dropped);
+		drop(m, i, acquire(m, i), dropped);
 	err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	for (size_t i = first; i < first + pages; i++)
 		awaited |= page_release(&m->region.pages[i], to);
@@ -74,7 +77,7 @@ static long discard_in_chunk(struct larder_memory *m, size_t first, size_t pages
 	struct larder_chunk *c = region_chunk(&m->region, first);
 	long err;
 
-	mutex_lock(&c->lock);
+	pressure_lock(m, &c->lock);
 	if (chunk_is_watched(c))
 		err = discard_watched(m, first, pages, to, dropped);
 	else

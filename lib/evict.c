@@ -21,7 +21,7 @@ enum { CREDIT_TIER_FAILED = 4, CREDIT_KEPT = 0, CREDIT_UNSHARED = 0 };
 #define HOLD_MIN_NS ((uint64_t)1 << 30)
 enum { HOLD_REFUSALS_MAX = 6 };
 
-enum { MOVE_RETRY_LIMIT = 1000, RESTORE_SPINS = 64, RESTORE_POLL_NS = 20000 };
+enum { MOVE_RETRY_LIMIT = 1000 };
 
 static void release(struct larder_memory *m, size_t index, uint64_t to)
 {
@@ -244,13 +244,24 @@ size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size
 		if (!is_swappable(m, c, pool)) {
 			*hand = end;
 		} else {
-			mutex_lock(&c->lock);
+			pressure_lock(m, &c->lock);
 			staged += sweep_chunk(m, hand, end, want - staged, &sweep);
 			mutex_unlock(&c->lock);
 		}
 		examined += *hand - start;
 	}
 	return staged;
+}
+
+int evict_watch(struct larder_memory *m, size_t chunk)
+{
+	struct larder_chunk *c = &m->region.chunks[chunk];
+	int err;
+
+	pressure_lock(m, &c->lock);
+	err = region_watch(&m->region, chunk, c->owner.inline_faults ? m->inline_uffd : m->uffd, m->pagemap);
+	mutex_unlock(&c->lock);
+	return err;
 }
 
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages)
@@ -267,7 +278,7 @@ size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t fi
 			hand = end;
 			continue;
 		}
-		mutex_lock(&c->lock);
+		pressure_lock(m, &c->lock);
 		sweep_chunk(m, &hand, end, CHUNK_PAGES, &sweep);
 		mutex_unlock(&c->lock);
 		while (m->staging.head != m->staging.tail)
@@ -364,18 +375,20 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uin
 static size_t settle_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
 {
 	const struct larder_page *page = &m->region.pages[m->staging.owner[slot]];
+	struct larder_wait wait = { 0 };
 	size_t evicted = 0;
-	unsigned spins = 0;
 
 	for (;;) {
 		uint64_t word = page_load(page);
 
-		if (word == page_word_staged(slot))
+		if (word == page_word_staged(slot)) {
 			evicted += write_slot(m, w, slot);
-		else if (page_state(word) != PAGE_RESTORING || page_slot(word) != slot)
+		} else if (page_state(word) == PAGE_RESTORING && page_slot(word) == slot) {
+			pressure_wait_turn(m, &wait);
+		} else {
+			pressure_wait_end(m, &wait);
 			return evicted;
-		else if (++spins > RESTORE_SPINS)
-			sys_sleep_ns(RESTORE_POLL_NS);
+		}
 	}
 }
 

@@ -23,6 +23,9 @@ enum { EVICT_BATCH = 64 };
  */
 size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size_t *hand, size_t want, unsigned *turns);
 
+/* Put one chunk under watch: see region_watch(). Returns 0 or its error. */
+int evict_watch(struct larder_memory *m, size_t chunk);
+
 /* Take [first, first + pages) out now, whatever their credit. Returns the pages that went into the store. */
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages);
 

@@ -5,7 +5,10 @@
 
 #include "limit.h"
 #include "memory.h"
+#include "shared.h"
 #include "stats.h"
+#include "thread.h"
+#include "uffd.h"
 
 /*
  * Watermarks in parts of the limit: high is 1/100 below it and low another 1/100 below that. Close to the limit,
@@ -18,6 +21,8 @@ enum { WATERMARK_DIVISOR = 100 };
 /* The rest of the process counts beyond 1/25 of the limit, and 1/8 at most; so RSS stays below the limit + 4 % while
  * the rest is small. */
 enum { REST_GRACE_DIVISOR = 25, REST_MOST_DIVISOR = 8 };
+
+enum { WAIT_YIELDS = 64, WAIT_POLL_NS = 50000 };
 
 /* An allocation waits in slices, and no longer than this altogether: then the program goes on above its limit. */
 #define ADMIT_SLICE_NS 2000000u
@@ -35,7 +40,8 @@ static uint64_t managed_bytes(const struct larder_memory *m)
 			 (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) +
 			 atomic_load_explicit(&m->staging.slots, memory_order_relaxed);
 
-	return pages * PAGE_BYTES + store_cost_bytes(&m->store) + pressure_metadata_bytes(m);
+	return pages * PAGE_BYTES + store_cost_bytes(&m->store) + pressure_metadata_bytes(m) +
+	       atomic_load_explicit(&m->pressure.shared_bytes, memory_order_relaxed);
 }
 
 /* What the program has in managed memory, wherever it is. */
@@ -108,7 +114,10 @@ static uint64_t resident_pages(int statm)
 
 void pressure_measure_rest(struct larder_memory *m)
 {
-	uint64_t rss, managed = managed_bytes(m);
+	uint64_t rss, managed;
+
+	atomic_store_explicit(&m->pressure.shared_bytes, shared_resident_bytes(), memory_order_relaxed);
+	managed = managed_bytes(m);
 
 	/* Memory that is not watched yet counts in full, resident or not, so there is no telling what the rest is. */
 	if (region_counted(&m->region, LARDER_PAGES_UNTRACKED) > 0)
@@ -189,6 +198,42 @@ void pressure_admit(struct larder_memory *m, unsigned pool)
 		event_wait(&m->pressure.relieved, seen, ADMIT_SLICE_NS);
 	} while (must_wait(m, pool) && sys_now_ns() - start < ADMIT_TOTAL_NS);
 	STATS_ADD(pressure_wait_ns, sys_now_ns() - start);
+}
+
+void pressure_wait_turn(struct larder_memory *m, struct larder_wait *wait)
+{
+	if (++wait->turns < WAIT_YIELDS) {
+		sys_yield();
+		return;
+	}
+	if (wait->turns == WAIT_YIELDS && thread_is_internal(sys_gettid())) {
+		wait->let_go = 1;
+		atomic_fetch_add(&m->pressure.suspended, 1);
+		event_post(&m->pressure.relieved);
+		uffd_wake(m->uffd, m->region.base, m->region.bytes);
+	}
+	sys_sleep_ns(WAIT_POLL_NS);
+}
+
+void pressure_wait_end(struct larder_memory *m, const struct larder_wait *wait)
+{
+	if (wait->let_go)
+		atomic_fetch_sub(&m->pressure.suspended, 1);
+}
+
+void pressure_lock(struct larder_memory *m, struct larder_mutex *lock)
+{
+	struct larder_wait wait = { 0 };
+
+	if (mutex_trylock(lock))
+		return;
+	if (!thread_is_internal(sys_gettid())) {
+		mutex_lock(lock);
+		return;
+	}
+	while (!mutex_trylock(lock))
+		pressure_wait_turn(m, &wait);
+	pressure_wait_end(m, &wait);
 }
 
 static int is_well_over(const struct larder_memory *m, unsigned pool)

@@ -33,6 +33,8 @@ struct larder_pressure {
 	uint64_t fixed_bytes; /* stacks, scratch and tables that do not grow */
 	int statm;	      /* /proc/self/statm, in the internal threads' descriptor table */
 
+	_Atomic uint64_t
+		shared_bytes; /* shared volatile ranges: what is not lost, as last measured, plus what came since */
 	_Atomic uint64_t other_bytes; /* the rest of the process's RSS, as last measured by the reclaim thread */
 
 	struct larder_event wanted;    /* posted to the reclaim thread: look again */
@@ -54,7 +56,7 @@ struct larder_watermarks {
 uint64_t pressure_usage_bytes(const struct larder_memory *m, unsigned pool);
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m, unsigned pool);
 
-/* Measure the rest of the process's RSS. Reclaim thread. */
+/* Measure the rest of the process's RSS, and the shared volatile ranges. Reclaim thread. */
 void pressure_measure_rest(struct larder_memory *m);
 
 uint64_t pressure_metadata_bytes(const struct larder_memory *m);
@@ -77,6 +79,23 @@ void pressure_ask_to_wake(struct larder_memory *m);
 /* Called when memory has been handed out: notice, and wait for reclaim while the cost is above a limit. Program
  * threads. */
 void pressure_admit(struct larder_memory *m, unsigned pool);
+
+/*
+ * Waiting for what a program thread holds: a lock, or a page. That thread may be waiting for reclaim itself, when it
+ * faults while it holds it (its stack may be managed memory) and the fault is put off. So when the reclaim thread has
+ * to wait for more than a moment, faults are not put off until it has what it wants.
+ */
+struct larder_wait {
+	unsigned turns;
+	int let_go;
+};
+
+/* One turn of waiting, and the end of it. Any thread. */
+void pressure_wait_turn(struct larder_memory *m, struct larder_wait *wait);
+void pressure_wait_end(struct larder_memory *m, const struct larder_wait *wait);
+
+/* Lock a chunk or a shard, waiting like this. */
+void pressure_lock(struct larder_memory *m, struct larder_mutex *lock);
 
 /* Should a fault that adds a page be left for later? Handlers. */
 int pressure_should_put_off(const struct larder_memory *m, unsigned pool);

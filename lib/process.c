@@ -11,6 +11,7 @@
 #include "api.h"
 #include "limit.h"
 #include "service.h"
+#include "shared.h"
 #include "stats.h"
 #include "volatile.h"
 
@@ -39,6 +40,15 @@ static int start_service(const struct larder_options *o, const struct process_se
 	return err;
 }
 
+/* Shared volatile memory has grown in this process. */
+static void count_shared(uint64_t bytes)
+{
+	if (!process_is_managed())
+		return;
+	atomic_fetch_add(&service.memory.pressure.shared_bytes, bytes);
+	pressure_notice(&service.memory, REGION_HEAP);
+}
+
 int process_start(const struct process_setup *setup)
 {
 	struct larder_options o = setup->options ? *setup->options : (struct larder_options){ 0 };
@@ -54,6 +64,7 @@ int process_start(const struct process_setup *setup)
 	if (err)
 		return err;
 	atomic_store(&managed, 1);
+	atomic_store(&shared_filled, count_shared);
 	err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
 	return err ? err : arena_install(setup->allocator, &service.memory, &service.reclaim);
 }

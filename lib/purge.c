@@ -11,6 +11,7 @@
 #include "purge.h"
 
 #include "discard.h"
+#include "evict.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -87,7 +88,7 @@ static int is_purgeable(const struct larder_segment *s)
 static void look_at_block(struct larder_memory *m, struct larder_purger *p, uint32_t block, struct larder_shard *shard,
 			  unsigned from, unsigned upto)
 {
-	mutex_lock(&shard->lock);
+	pressure_lock(m, &shard->lock);
 	for (uint32_t id = block * SEGMENT_BLOCK; id < (block + 1) * SEGMENT_BLOCK; id++) {
 		const struct larder_segment *s = segment_at(&m->segments, id);
 
@@ -170,8 +171,7 @@ static int watch_span(struct larder_memory *m, size_t first, size_t pages)
 		int err = 0;
 
 		if (!chunk_is_watched(chunk))
-			err = region_watch(&m->region, c, chunk->owner.inline_faults ? m->inline_uffd : m->uffd,
-					   m->pagemap);
+			err = evict_watch(m, c);
 		if (err)
 			return err;
 	}
@@ -237,7 +237,7 @@ static uint64_t purge_segment(struct larder_memory *m, const struct purge_candid
 	size_t from = 0;
 	uint64_t freed = 0;
 
-	mutex_lock(&shard->lock);
+	pressure_lock(m, &shard->lock);
 	if (is_purgeable(s) && watch_span(m, s->first, s->pages))
 		goto out; /* it cannot be watched: reclaim.c reports that */
 	while (freed < bytes && is_purgeable(s) && s->class == c->class && s->key == c->key) {
@@ -250,7 +250,7 @@ static uint64_t purge_segment(struct larder_memory *m, const struct purge_candid
 		segment_begin(shard, s);
 		mutex_unlock(&shard->lock);
 		freed += drop(m, s, run);
-		mutex_lock(&shard->lock);
+		pressure_lock(m, &shard->lock);
 		tell(m, shard_pool(shard), s, run, reason);
 		from = run.first + run.pages;
 		segment_end(shard, s);
@@ -273,7 +273,7 @@ static uint64_t purge_retouched(struct larder_memory *m, unsigned pool)
 		return 0;
 	for_each_block(m, pool, block, shard)
 	{
-		mutex_lock(&shard->lock);
+		pressure_lock(m, &shard->lock);
 		for (uint32_t id = block * SEGMENT_BLOCK; id < (block + 1) * SEGMENT_BLOCK; id++) {
 			const struct larder_segment *s = segment_at(&m->segments, id);
 

@@ -10,6 +10,7 @@
 #include "reclaim.h"
 
 #include "evict.h"
+#include "shared.h"
 #include "stats.h"
 #include "sys.h"
 #include "uffd.h"
@@ -85,8 +86,7 @@ static void watch_all(struct larder_memory *m, unsigned pool)
 		int err = 0;
 
 		if (!chunk_is_watched(chunk) && (pool == REGION_HEAP || chunk->owner.pool == pool))
-			err = region_watch(&m->region, c, chunk->owner.inline_faults ? m->inline_uffd : m->uffd,
-					   m->pagemap);
+			err = evict_watch(m, c);
 		if (err)
 			report_unwatchable(err);
 	}
@@ -236,6 +236,32 @@ static void compact_to_low(struct larder_memory *m, unsigned pool, uint64_t low_
 		;
 }
 
+/* Purge volatile memory of the whole process, shared ranges included, class by class. */
+static uint64_t purge_process(struct larder_reclaim *r, unsigned upto, uint64_t bytes, enum larder_purge_reason reason)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t freed = 0, shared = 0;
+
+	if (atomic_load(&m->pressure.shared_bytes) == 0)
+		return purge(m, &r->purger, REGION_HEAP, upto, bytes, reason);
+	for (unsigned class = 0; class <= upto && freed < bytes; class ++) {
+		freed += purge(m, &r->purger, REGION_HEAP, class, bytes - freed, reason);
+		if (freed < bytes)
+			shared = shared_purge_volatile((int)class + LARDER_PRIORITY_OBSOLETE, bytes - freed);
+		freed += shared;
+		shared = 0;
+	}
+	pressure_measure_rest(m);
+	return freed;
+}
+
+static int has_volatile(const struct larder_memory *m, unsigned pool)
+{
+	if (pool == REGION_HEAP && atomic_load(&m->pressure.shared_bytes))
+		return 1;
+	return purge_available(m, pool, LARDER_PRIORITIES - 1) != 0;
+}
+
 /*
  * What its owners can do without goes before anything that they cannot. When it cannot go now (all of it is pinned,
  * say), looking for it again waits ten times as long as looking took. Returns the bytes given back.
@@ -246,10 +272,12 @@ static uint64_t purge_to_low(struct larder_reclaim *r, unsigned pool)
 	uint64_t usage = pressure_usage_bytes(m, pool), low = pressure_watermarks(m, pool).low_bytes;
 	uint64_t start = sys_now_ns(), freed;
 
-	if (usage <= low || start < r->next_volatile_ns || !purge_available(m, pool, LARDER_PRIORITIES - 1))
+	if (usage <= low || start < r->next_volatile_ns || !has_volatile(m, pool))
 		return 0;
-	freed = purge(m, &r->purger, pool, LARDER_PRIORITIES - 1, usage - low,
-		      pool == REGION_HEAP ? LARDER_PURGE_PROCESS_LIMIT : LARDER_PURGE_POOL_LIMIT);
+	if (pool == REGION_HEAP)
+		freed = purge_process(r, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_PROCESS_LIMIT);
+	else
+		freed = purge(m, &r->purger, pool, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_POOL_LIMIT);
 	if (freed == 0)
 		r->next_volatile_ns = start + PURGE_FUTILE_FACTOR * (sys_now_ns() - start);
 	compact_to_low(m, pool, low);
@@ -373,7 +401,9 @@ static void purge_for_system(struct larder_reclaim *r)
 	if (level == 0)
 		return;
 	upto = class_of_level[level];
-	purge(r->memory, &r->purger, REGION_HEAP, upto, UINT64_MAX, LARDER_PURGE_SYSTEM);
+	STATS_ADD(system_pressure[level - 1], 1);
+	pressure_measure_rest(r->memory);
+	purge_process(r, upto, UINT64_MAX, LARDER_PURGE_SYSTEM);
 	compact_to_low(r->memory, REGION_HEAP, 0);
 }
 
@@ -429,7 +459,7 @@ static void freeze(struct larder_reclaim *r)
 	struct larder_memory *m = r->memory;
 
 	/* Nobody may wait for reclaim now: the forking thread's own faults must be answered. */
-	atomic_store(&m->pressure.suspended, 1);
+	atomic_fetch_add(&m->pressure.suspended, 1);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, REGION_HEAP);
 	restore_all(r);
@@ -445,7 +475,7 @@ static void freeze(struct larder_reclaim *r)
 		atomic_store(&m->pressure.asleep, 0);
 		wake_sleepers(m, REGION_HEAP);
 	}
-	atomic_store(&m->pressure.suspended, 0);
+	atomic_fetch_sub(&m->pressure.suspended, 1);
 }
 
 static int has_work(const struct larder_reclaim *r)

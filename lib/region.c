@@ -276,7 +276,6 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 	size_t first = chunk * CHUNK_PAGES;
 	long err = 0;
 
-	mutex_lock(&c->lock);
 	if (!chunk_is_watched(c))
 		err = uffd_register(uffd, region_address(r, first), CHUNK_BYTES);
 	if (!err && !chunk_is_watched(c)) {
@@ -291,7 +290,6 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 		region_count(r, first, LARDER_PAGES_UNTRACKED, -(int64_t)c->allocated_pages);
 		STATS_ADD(adopted, 1);
 	}
-	mutex_unlock(&c->lock);
 	return (int)err;
 }
 

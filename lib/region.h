@@ -89,7 +89,8 @@ void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void
 void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, size_t bytes, size_t alignment);
 
 /*
- * Watch one chunk: register it with userfaultfd `uffd` and mark what is present RESIDENT. Reclaim thread only.
+ * Watch one chunk: register it with userfaultfd `uffd` and mark what is present RESIDENT. Reclaim thread
+ * only, with the chunk locked.
  * (A chunk with inline faults wants the userfaultfd that raises SIGBUS.)
  * Returns 0, or a negative errno with the chunk left unwatched.
  */

@@ -173,6 +173,7 @@ static void publish_run(struct larder_shared *s, struct run run)
 
 LARDER_PUBLIC int larder_shared_refilled(larder_shared *s, size_t offset, size_t bytes)
 {
+	void (*tell)(uint64_t) = atomic_load(&shared_filled);
 	struct run run;
 	int filling;
 
@@ -185,6 +186,8 @@ LARDER_PUBLIC int larder_shared_refilled(larder_shared *s, size_t offset, size_t
 	if (filling)
 		publish_run(s, run);
 	mutex_unlock(&s->session->mutex);
+	if (filling && tell)
+		tell(bytes);
 	return filling ? 0 : shared_misuse(-ENOENT, "larder_shared_refilled");
 }
 

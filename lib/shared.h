@@ -191,6 +191,9 @@ uint64_t shared_resident_bytes(void);
  */
 uint64_t shared_purge_volatile(int upto, uint64_t bytes);
 
+/* Called, if set, on the program thread that has made lost units again: so many bytes more are in RAM. */
+extern void (*_Atomic shared_filled)(uint64_t bytes);
+
 /* ---- between the files of this module ---- */
 
 static inline enum shared_state shared_state_of(uint64_t word)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 struct shared_process *_Atomic shared_process;
+void (*_Atomic shared_filled)(uint64_t bytes);
 void (*shared_test_step)(enum shared_step step);
 
 /* Sleepers wait on the half of the word that has the state in it (little-endian: the second). */
