@@ -223,7 +223,7 @@ static void trap(struct larder_memory *m, const struct larder_segment *s)
 	if (s->lost == 0 || !is_trapped(s) || atomic_load_explicit(&m->region.detached, memory_order_relaxed))
 		return;
 	for (size_t i = s->first; i < (size_t)s->first + s->pages; i++)
-		if (region_bit(m->region.lost, i))
+		if (region_bit(m->region.lost, i) && !(page_load(&m->region.pages[i]) & PAGE_TRAP))
 			discard_pages(m, i, 1, PAGE_FRESH | PAGE_TRAP, &dropped);
 }
 
@@ -359,15 +359,19 @@ static void set_options(struct larder_segment *s, const struct larder_volatile_o
 	s->cookie = o->cookie;
 }
 
-/* One segment of the whole span, which lies in one range. */
-static struct larder_segment *unite(struct larder_memory *m, struct larder_shard *shard, struct span span)
+/*
+ * One segment of the whole span, which lies in one range. Traps stay set if touches of lost pages are to be trapped
+ * again: other threads may touch them at any moment.
+ */
+static struct larder_segment *unite(struct larder_memory *m, struct larder_shard *shard, struct span span,
+				    enum larder_on_touch on_touch)
 {
 	split_off(m, shard, span);
 	for_each_segment(m, span, s)
 	{
 		if (s->state == SEGMENT_VOLATILE)
 			account(shard, s, -1);
-		if (s->lost && is_trapped(s))
+		if (s->lost && is_trapped(s) && on_touch == LARDER_TOUCH_ZERO)
 			untrap(m, s);
 	}
 	return segment_at(&m->segments, segment_join(&m->segments, shard, &m->region, span.first, span.pages));
@@ -376,7 +380,7 @@ static struct larder_segment *unite(struct larder_memory *m, struct larder_shard
 static void mark(struct larder_memory *m, struct larder_shard *shard, struct span span,
 		 const struct larder_volatile_options *o)
 {
-	struct larder_segment *s = unite(m, shard, span);
+	struct larder_segment *s = unite(m, shard, span, (enum larder_on_touch)o->on_touch);
 
 	set_options(s, o);
 	s->state = SEGMENT_VOLATILE;
