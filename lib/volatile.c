@@ -354,7 +354,7 @@ static void set_options(struct larder_segment *s, const struct larder_volatile_o
 	s->class = (uint8_t)(o->priority - LARDER_PRIORITY_OBSOLETE);
 	s->on_touch = (uint8_t)o->on_touch;
 	s->unit_pages = (uint32_t)(o->unit_bytes / PAGE_BYTES);
-	s->cost_ns = o->cost_ns;
+	s->page_cost_ns = o->cost_ns / s->pages;
 	s->refill = o->refill;
 	s->cookie = o->cookie;
 }
