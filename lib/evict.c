@@ -11,14 +11,15 @@
 #include "sys.h"
 #include "uffd.h"
 
-/* Credit for pages that cannot leave now: they are looked at again after that many turns of the clock. */
-enum {
-	CREDIT_INCOMPRESSIBLE = PAGE_CREDIT_MAX,
-	CREDIT_UNMOVABLE = PAGE_CREDIT_MAX,
-	CREDIT_TIER_FAILED = 4,
-	CREDIT_KEPT = 0,
-	CREDIT_UNSHARED = 0
-};
+/* Credit for pages that go back: a tier that failed may recover soon; the others can be tried at once. */
+enum { CREDIT_TIER_FAILED = 4, CREDIT_KEPT = 0, CREDIT_UNSHARED = 0 };
+
+/*
+ * Pages that cannot leave - incompressible, or in memory that cannot be moved - are held for a time, not for a number
+ * of turns: the less there is that can leave, the faster the clock turns. The time doubles with each refusal in a row.
+ */
+#define HOLD_MIN_NS ((uint64_t)1 << 30)
+enum { HOLD_REFUSALS_MAX = 6 };
 
 enum { MOVE_RETRY_LIMIT = 1000, RESTORE_SPINS = 64, RESTORE_POLL_NS = 20000 };
 
@@ -26,6 +27,23 @@ static void release(struct larder_memory *m, size_t index, uint64_t to)
 {
 	if (page_release(&m->region.pages[index], to))
 		restore_wake(m, index);
+}
+
+/* While a page is held, its handle has the time until when, and in its low byte how often it was refused. */
+static void hold(struct larder_page *page, unsigned refusals)
+{
+	page->handle = ((sys_now_ns() + (HOLD_MIN_NS << refusals)) & ~(uint64_t)255) | refusals;
+}
+
+static int is_held(const struct larder_page *page, uint64_t word, uint64_t now)
+{
+	return page_credit(word) == PAGE_HELD && now < page->handle;
+}
+
+/* How often in a row an owned page had been refused when it was chosen. */
+static unsigned refusals_of(const struct larder_page *page)
+{
+	return page_credit(page_load(page)) == PAGE_HELD ? (unsigned)(page->handle & 255) + 1 : 0;
 }
 
 /* Pages [first, first + n) are now in the slots at the head. */
@@ -37,6 +55,7 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
 		uint32_t slot = staging_slot(s->head++);
 
 		s->owner[slot] = (uint32_t)(first + i);
+		s->refusals[slot] = (uint8_t)refusals_of(&m->region.pages[first + i]);
 		release(m, first + i, page_word_staged(slot));
 	}
 	staging_publish(s);
@@ -107,7 +126,8 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 		moved_out(m, first, settled);
 		return settled;
 	default: /* EINVAL: mlocked or protected memory; ENOMEM: no page tables; EFAULT */
-		release(m, first, page_word_resident(CREDIT_UNMOVABLE));
+		hold(&m->region.pages[first], 0);
+		release(m, first, page_word_resident(PAGE_HELD));
 		return 1;
 	}
 }
@@ -143,7 +163,8 @@ static size_t move_run(struct larder_memory *m, size_t first, size_t n)
 /* What a sweep looks for. */
 struct sweep {
 	unsigned pool; /* REGION_HEAP = every pool */
-	int now;       /* credit does not count, and none is taken */
+	int at_once;   /* credit does not count, and none is taken */
+	uint64_t now_ns;
 };
 
 /*
@@ -158,7 +179,10 @@ static int choose(struct larder_memory *m, size_t index, const struct sweep *swe
 
 	if (page_state(word) != PAGE_RESIDENT || region_bit(m->region.kept, index))
 		return 0;
-	if (page_credit(word) > 0 && !sweep->now) {
+	if (page_credit(word) == PAGE_HELD) {
+		if (is_held(page, word, sweep->now_ns))
+			return 0;
+	} else if (page_credit(word) > 0 && !sweep->at_once) {
 		page_change(page, &word, page_word_resident(page_credit(word) - 1));
 		return 0;
 	}
@@ -201,9 +225,9 @@ static int is_swappable(const struct larder_memory *m, const struct larder_chunk
 	return pressure_tiers(m, c->owner.pool) != 0;
 }
 
-size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t want, unsigned *turns)
+size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size_t *hand, size_t want, unsigned *turns)
 {
-	const struct sweep sweep = { .pool = pool };
+	const struct sweep sweep = { .pool = pool, .now_ns = now_ns };
 	size_t used = region_used_pages(&m->region), staged = 0, examined = 0;
 
 	while (staged < want && examined < used && staging_room(&m->staging) > 0) {
@@ -231,7 +255,7 @@ size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t 
 
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages)
 {
-	const struct sweep sweep = { .now = 1 };
+	const struct sweep sweep = { .at_once = 1, .now_ns = EVICT_HELD_TOO };
 	size_t hand = first, evicted = 0;
 
 	while (hand < first + pages) {
@@ -272,6 +296,11 @@ static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t 
 
 	if (!page_acquire(&m->region.pages[index], &word, PAGE_RESTORING))
 		return;
+	if (credit == PAGE_HELD) {
+		unsigned refusals = m->staging.refusals[slot];
+
+		hold(&m->region.pages[index], refusals < HOLD_REFUSALS_MAX ? refusals : HOLD_REFUSALS_MAX);
+	}
 	if (restore_pages(m, w, index, &word, 1, credit) == 0)
 		forget_unmapped(m, index, slot);
 }
@@ -324,10 +353,7 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uin
 		return commit(m, index, word, place);
 	if (err == -E2BIG)
 		STATS_ADD(incompressible, 1);
-	put_back(m, w, index, word,
-		 err == -E2BIG	     ? CREDIT_INCOMPRESSIBLE
-		 : err == -ECANCELED ? CREDIT_KEPT
-				     : CREDIT_TIER_FAILED);
+	put_back(m, w, index, word, err == -E2BIG ? PAGE_HELD : err == -ECANCELED ? CREDIT_KEPT : CREDIT_TIER_FAILED);
 	return 0;
 }
 

@@ -14,12 +14,14 @@
 /* Slots written out in one step: enough to share one unmapping's TLB shootdown, small enough to overshoot little. */
 enum { EVICT_BATCH = 64 };
 
+#define EVICT_HELD_TOO UINT64_MAX
+
 /*
  * Advance the clock over a pool (REGION_HEAP = over all memory) until `want` pages are staged or the hand has gone
  * round once. Pages with credit lose one and stay. Pages that are volatile or pinned, and pools without tiers, are left
  * alone. *hand is the index to go on from. Returns the pages staged; *turns counts how often the hand passed the end.
  */
-size_t evict_sweep(struct larder_memory *m, unsigned pool, size_t *hand, size_t want, unsigned *turns);
+size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size_t *hand, size_t want, unsigned *turns);
 
 /* Take [first, first + pages) out now, whatever their credit. Returns the pages that went into the store. */
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages);

@@ -52,7 +52,7 @@ enum page_state {
 
 struct larder_page {
 	_Atomic uint64_t word; /* state, WAITERS, tier, credit, slot: see page_word() */
-	uint64_t handle;       /* while STORED: where in its tier */
+	uint64_t handle;       /* while STORED: where in its tier; while RESIDENT with credit HELD: until when */
 };
 
 /*
@@ -61,7 +61,14 @@ struct larder_page {
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
 #define PAGE_TRAP    ((uint64_t)1 << 12)
-enum { PAGE_TIER_SHIFT = 5, PAGE_TIER_MAX = 7, PAGE_CREDIT_SHIFT = 8, PAGE_CREDIT_MAX = 15, PAGE_SLOT_SHIFT = 32 };
+enum {
+	PAGE_TIER_SHIFT = 5,
+	PAGE_TIER_MAX = 7,
+	PAGE_CREDIT_SHIFT = 8,
+	PAGE_CREDIT_MAX = 15,
+	PAGE_HELD = 15,
+	PAGE_SLOT_SHIFT = 32
+};
 
 static inline uint64_t page_word_resident(unsigned credit)
 {

@@ -152,7 +152,7 @@ static void begin_turns(struct larder_reclaim *r)
 }
 
 /* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
-static size_t step(struct larder_reclaim *r, unsigned pool, size_t target)
+static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, size_t target)
 {
 	struct larder_memory *m = r->memory;
 	uint64_t slots = m->staging.head - m->staging.tail;
@@ -160,8 +160,8 @@ static size_t step(struct larder_reclaim *r, unsigned pool, size_t target)
 	unsigned turns = 0;
 
 	if (slots < target)
-		staged = evict_sweep(m, pool, &m->pools[pool].budget.hand, min64(target - slots, 2 * EVICT_BATCH),
-				     &turns);
+		staged = evict_sweep(m, pool, now_ns, &m->pools[pool].budget.hand,
+				     min64(target - slots, 2 * EVICT_BATCH), &turns);
 	evicted = evict_write_out(m, &r->restorer);
 	r->turn_evicted += evicted;
 	if (turns || (staged == 0 && slots == 0))
@@ -285,7 +285,7 @@ static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 		}
 		if (purge_to_low(r, pool))
 			continue; /* nothing is compressed while purging does it */
-		step(r, pool, staging_target(w.wait_bytes));
+		step(r, pool, sys_now_ns(), staging_target(w.wait_bytes));
 		if (region_pool_counted(&m->region, pool, LARDER_PAGES_UNTRACKED) > 0)
 			watch_all(m, pool);
 		w = pressure_watermarks(m, pool); /* a percentage follows what the program has allocated */
@@ -318,7 +318,7 @@ static uint64_t evict_bytes(struct larder_reclaim *r, uint64_t bytes)
 	watch_all(r->memory, REGION_HEAP);
 	begin_turns(r);
 	while (done < wanted && r->idle_turns <= IDLE_TURNS_MAX)
-		done += step(r, REGION_HEAP, 4 * EVICT_BATCH);
+		done += step(r, REGION_HEAP, EVICT_HELD_TOO, 4 * EVICT_BATCH);
 	return done * PAGE_BYTES;
 }
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The installed tree works by itself: the command, pkg-config, the CMake package.
+# The installed tree works by itself: the command, pkg-config, the CMake package, the manual pages, the examples.
 #   install.sh BUILD_DIR CC
 set -eu
 build=$1
@@ -9,7 +9,6 @@ trap 'rm -rf "$dir"' EXIT
 
 DESTDIR='' cmake --install "$build" --prefix "$dir/usr" >/dev/null
 [ "$("$dir/usr/bin/larder" run --limit 64M -- echo hello)" = hello ]
-grep -q "TH LARDER" "$dir/usr/share/man/man1/larder.1"
 
 cat >"$dir/main.c" <<'C'
 #include <larder/larder.h>
@@ -51,12 +50,69 @@ cmake -S "$dir/project" -B "$dir/project/build" -DCMAKE_C_COMPILER="$cc" -DCMAKE
 cmake --build "$dir/project/build" >/dev/null
 "$dir/project/build/user"
 
-echo 'extern "C" int puts(const char *);
+# A pool and a volatile range, in what C and C++ have in common.
+cat >"$dir/pool.c" <<'C'
 #include <larder/larder.h>
-int main() { return larder_version()[0] == 0; }' >"$dir/main.cc"
-if command -v g++ >/dev/null; then
+#include <stdio.h>
+#include <string.h>
+#define CHECK(what) do { if (!(what)) return printf("not so: %s\n", #what), 1; } while (0)
+int main(void)
+{
+	struct larder_pool_options options;
+	larder_pool *pool;
+	void *pages;
+	size_t bytes = 1 << 20;
+	memset(&options, 0, sizeof(options));
+	options.limit_bytes = 8 << 20;
+	CHECK(larder_start(NULL) == 0);
+	CHECK(larder_pool_create(&pool, &options) == 0);
+	CHECK(larder_pages_alloc(pool, bytes, &pages) == 0);
+	memset(pages, 1, bytes);
+	CHECK(larder_volatile(pool, pages, bytes, NULL) == 0);
+	CHECK(larder_nonvolatile(pool, pages, bytes, 0, NULL) == LARDER_INTACT);
+	CHECK(((char *)pages)[bytes - 1] == 1);
+	CHECK(larder_volatile(pool, pages, bytes, NULL) == 0);
+	CHECK(larder_purge(pool, LARDER_PRIORITY_MAX, bytes) == (int64_t)bytes);
+	CHECK(larder_nonvolatile(pool, pages, bytes, LARDER_ACKNOWLEDGE, NULL) == LARDER_PURGED);
+	CHECK(((char *)pages)[bytes - 1] == 0);
+	CHECK(larder_pool_destroy(pool) == 0);
+	return 0;
+}
+C
+for language in c c++; do
+	compiler=$cc
+	[ "$language" = c ] || compiler=g++
 	# shellcheck disable=SC2046
-	g++ -Wall -Werror "$dir/main.cc" -o "$dir/maincc" $(pkg-config --cflags --libs larder)
-	"$dir/maincc"
+	"$compiler" -Wall -Werror -x "$language" "$dir/pool.c" -x none -o "$dir/pool" $(pkg-config --cflags --libs larder)
+	"$dir/pool"
+done
+
+# Every symbol has a version, so that later ones can be told from those of today; every function of the header is there.
+symbols=$(nm -D --defined-only --with-symbol-versions "$libdir/liblarder.so" | awk '$2 != "A" { print $3 }')
+if unversioned=$(grep -v '@@LARDER_0\.[12]$' <<<"$symbols"); then
+	echo "symbols without a version: $unversioned"
+	exit 1
 fi
-echo "the installed command, pkg-config file and CMake package work"
+for name in start reclaim get_stats version; do
+	grep -q "^larder_$name@@LARDER_0.1$" <<<"$symbols"
+done
+declared=$("$cc" -E -P -I"$dir/usr/include" "$dir/usr/include/larder/larder.h" | grep -o '\blarder_[a-z_]*(' | tr -d '(' |
+	grep -vE '^larder_(latency_floor_ns|refill_fn|start|reclaim|get_stats|version)$' | sort)
+exported=$(sed -n 's/@@LARDER_0\.2$//p' <<<"$symbols" | sort)
+# Shared ranges are declared before they exist.
+grep -q '^larder_shared' <<<"$exported" || declared=$(grep -v '^larder_shared' <<<"$declared")
+diff <(echo "$declared") <(echo "$exported")
+
+for page in man1/larder.1 man3/larder.3 man7/larder-volatile.7; do
+	[ -s "$dir/usr/share/man/$page" ]
+done
+for function in $declared; do
+	grep -q "\b$function(" "$dir/usr/share/man/man3/larder.3" || { echo "larder(3) lacks $function"; exit 1; }
+done
+examples=$(dirname "$(find "$dir/usr" -name image_cache.c)")
+for example in image_cache refill_table; do
+	# shellcheck disable=SC2046
+	"$cc" -Wall -Werror -D_GNU_SOURCE "$examples/$example.c" -o "$dir/$example" $(pkg-config --cflags --libs larder)
+	"$dir/$example"
+done
+echo "the installed command, library, pkg-config file, CMake package, manual pages and examples work"

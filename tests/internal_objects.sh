@@ -9,7 +9,7 @@ set -eu
 allowed='^(memcpy|memmove|memset|memcmp|clock_gettime|LZ4_[A-Za-z_]*|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)$'
 
 # Objects that run on program threads only: allocator hooks, the public functions, the SIGBUS handler, the command line's parser.
-program='^(api|arena|larder|preload|process|limit|sigbus)\.'
+program='^(api|arena|larder|preload|process|limit|shared_open|sigbus)\.'
 
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT

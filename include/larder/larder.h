@@ -354,7 +354,8 @@ typedef struct larder_shared larder_shared;
 
 /*
  * Make one. bytes is rounded up to units; unit_bytes: a power of two from 4096 up.
- * returns 0 and *shared, which the caller closes; -EINVAL; -ENOMEM; -EMFILE and others of memfd_create(2).
+ * returns 0 and *shared, which the caller closes; -EINVAL; -ENOMEM, also for more than 2^26 units; -EMFILE and others
+ * of memfd_create(2). Needs /proc, as opening does.
  */
 int larder_shared_create(larder_shared **shared, size_t bytes, size_t unit_bytes);
 
@@ -380,6 +381,9 @@ size_t larder_shared_unit_bytes(const larder_shared *shared);
  * make it again. returns  LARDER_INTACT; LARDER_PURGED: some units are lost and it is this thread's duty to make them
  * again and then call larder_shared_refilled(); -EAGAIN: LARDER_NOWAIT, and somebody else is making a unit of it again;
  * -EINVAL: out of range, not multiples, unknown flags; -ENOTCONN: in a forked child, which must open its own.
+ *
+ * Against deadlock: units are pinned in ascending order, and what is pinned already is kept while waiting. So while a
+ * thread has lost units to make, it may wait only for units behind them: pin in ascending order, or with LARDER_NOWAIT.
  */
 int larder_shared_pin(larder_shared *shared, size_t offset, size_t bytes, unsigned flags, unsigned char *lost);
 
@@ -392,11 +396,12 @@ int larder_shared_refilled(larder_shared *shared, size_t offset, size_t bytes);
 int larder_shared_unpin(larder_shared *shared, size_t offset, size_t bytes, int priority);
 
 /* Purge units of priority `upto` and below, those unpinned longest ago first, until `bytes` are gone.
- * returns bytes given back; -EINVAL. */
+ * returns bytes given back; -EINVAL; -ENOTCONN. */
 int64_t larder_shared_purge(larder_shared *shared, int upto, uint64_t bytes);
 
 /* Statistics of all processes together; the fields of struct larder_volatile_stats, per priority as in a pool's.
- * returns 0; -EINVAL. */
+ * Hits and losses count pin calls, under the priority of their first unit; units not used yet count as priority 0.
+ * returns 0; -EINVAL; -ENOTCONN. */
 int larder_shared_get_stats(const larder_shared *shared, struct larder_volatile_stats priority[LARDER_PRIORITIES]);
 
 /* "0.2.0": of the library that runs, which may be newer than the header. */
