@@ -16,8 +16,8 @@ static inline uint64_t order_key(const struct larder_pool *pool, const struct la
 		return s->marked;
 	case LARDER_ORDER_LIFO:
 		return ~s->marked;
-	case LARDER_ORDER_COST: /* GreedyDual-Size: H = L + cost / size; see larder/larder.h */
-		return atomic_load_explicit(&pool->inflation, memory_order_relaxed) + s->cost_ns / s->pages;
+	case LARDER_ORDER_COST: /* GreedyDual-Size: H = L + cost / size. A part of what was marked costs its share. */
+		return atomic_load_explicit(&pool->inflation, memory_order_relaxed) + s->page_cost_ns;
 	default:
 		return s->used;
 	}

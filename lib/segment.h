@@ -41,12 +41,12 @@ struct larder_segment {
 	uint32_t next_free;
 	uint8_t state;
 	uint8_t busy;
-	uint8_t class;	  /* priority + 1 */
-	uint8_t on_touch; /* enum larder_on_touch */
-	uint64_t marked;  /* when, in ns */
-	uint64_t used;	  /* last use, in ns */
-	uint64_t key;	  /* its place in the order: smaller goes first */
-	uint64_t cost_ns;
+	uint8_t class;	       /* priority + 1 */
+	uint8_t on_touch;      /* enum larder_on_touch */
+	uint64_t marked;       /* when, in ns */
+	uint64_t used;	       /* last use, in ns */
+	uint64_t key;	       /* its place in the order: smaller goes first */
+	uint64_t page_cost_ns; /* cost_ns / pages when it was marked */
 	larder_refill_fn *refill;
 	void *cookie;
 };

@@ -169,8 +169,54 @@ static void clear_lost(struct larder_memory *m, struct larder_shard *shard, stru
 		stats_of(shard, s)->lost_bytes -= cleared * PAGE_BYTES;
 }
 
+/*
+ * What a call tells its caller of each page is taken down under the lock and written when it is released: the caller's
+ * buffer may be absent, and whoever brings it back may wait for reclaim, or in its SIGBUS handler for this very lock.
+ */
+enum { NOTES_FEW_WORDS = 65 };
+
+struct notes {
+	uint64_t few[NOTES_FEW_WORDS]; /* for 4096 pages, however they lie */
+	uint64_t *words;	       /* the LOST bits of the words that hold the span; NULL = nobody wants to know */
+};
+
+static size_t notes_words(struct span span)
+{
+	return (span.first + span.pages - 1) / 64 - span.first / 64 + 1;
+}
+
+/* Returns 0 or -ENOMEM. */
+static int notes_open(struct notes *notes, struct span span, int wanted)
+{
+	notes->words = NULL;
+	if (wanted)
+		notes->words = notes_words(span) <= NOTES_FEW_WORDS ? notes->few : sys_map(notes_words(span) * 8);
+	return wanted && !notes->words ? -ENOMEM : 0;
+}
+
+static void notes_take(struct notes *notes, const struct larder_memory *m, struct span span)
+{
+	for (size_t i = 0; notes->words && i < notes_words(span); i++)
+		notes->words[i] = atomic_load(&m->region.lost[span.first / 64 + i]);
+}
+
+static void notes_close(struct notes *notes, struct span span)
+{
+	if (notes->words && notes->words != notes->few)
+		sys_munmap(notes->words, notes_words(span) * 8);
+}
+
+static void notes_tell(const struct notes *notes, struct span span, unsigned char *lost)
+{
+	for (size_t i = 0; notes->words && i < span.pages; i++) {
+		size_t bit = span.first % 64 + i;
+
+		lost[i] = notes->words[bit / 64] >> bit % 64 & 1;
+	}
+}
+
 /* Which pages of a locked span are lost. Returns LARDER_INTACT or LARDER_PURGED. */
-static int report(const struct larder_memory *m, struct span span, unsigned char *lost)
+static int report(const struct larder_memory *m, struct span span, struct notes *notes)
 {
 	int result = LARDER_INTACT;
 
@@ -181,9 +227,7 @@ static int report(const struct larder_memory *m, struct span span, unsigned char
 		if (s->lost && region_count_bits(m->region.lost, part.first, part.pages))
 			result = LARDER_PURGED;
 	}
-	if (lost)
-		for (size_t i = 0; i < span.pages; i++)
-			lost[i] = (unsigned char)region_bit(m->region.lost, span.first + i);
+	notes_take(notes, m, span);
 	return result;
 }
 
@@ -223,7 +267,7 @@ static void trap(struct larder_memory *m, const struct larder_segment *s)
 	if (s->lost == 0 || !is_trapped(s) || atomic_load_explicit(&m->region.detached, memory_order_relaxed))
 		return;
 	for (size_t i = s->first; i < (size_t)s->first + s->pages; i++)
-		if (region_bit(m->region.lost, i))
+		if (region_bit(m->region.lost, i) && !(page_load(&m->region.pages[i]) & PAGE_TRAP))
 			discard_pages(m, i, 1, PAGE_FRESH | PAGE_TRAP, &dropped);
 }
 
@@ -354,20 +398,24 @@ static void set_options(struct larder_segment *s, const struct larder_volatile_o
 	s->class = (uint8_t)(o->priority - LARDER_PRIORITY_OBSOLETE);
 	s->on_touch = (uint8_t)o->on_touch;
 	s->unit_pages = (uint32_t)(o->unit_bytes / PAGE_BYTES);
-	s->cost_ns = o->cost_ns;
+	s->page_cost_ns = o->cost_ns / s->pages;
 	s->refill = o->refill;
 	s->cookie = o->cookie;
 }
 
-/* One segment of the whole span, which lies in one range. */
-static struct larder_segment *unite(struct larder_memory *m, struct larder_shard *shard, struct span span)
+/*
+ * One segment of the whole span, which lies in one range. Traps stay set if touches of lost pages are to be trapped
+ * again: other threads may touch them at any moment.
+ */
+static struct larder_segment *unite(struct larder_memory *m, struct larder_shard *shard, struct span span,
+				    enum larder_on_touch on_touch)
 {
 	split_off(m, shard, span);
 	for_each_segment(m, span, s)
 	{
 		if (s->state == SEGMENT_VOLATILE)
 			account(shard, s, -1);
-		if (s->lost && is_trapped(s))
+		if (s->lost && is_trapped(s) && on_touch == LARDER_TOUCH_ZERO)
 			untrap(m, s);
 	}
 	return segment_at(&m->segments, segment_join(&m->segments, shard, &m->region, span.first, span.pages));
@@ -376,7 +424,7 @@ static struct larder_segment *unite(struct larder_memory *m, struct larder_shard
 static void mark(struct larder_memory *m, struct larder_shard *shard, struct span span,
 		 const struct larder_volatile_options *o)
 {
-	struct larder_segment *s = unite(m, shard, span);
+	struct larder_segment *s = unite(m, shard, span, (enum larder_on_touch)o->on_touch);
 
 	set_options(s, o);
 	s->state = SEGMENT_VOLATILE;
@@ -431,12 +479,12 @@ static void count_answer(struct larder_shard *shard, const struct larder_segment
 }
 
 static int end(struct larder_memory *m, struct larder_shard *shard, struct span span, unsigned flags,
-	       unsigned char *lost)
+	       struct notes *notes)
 {
 	int answer;
 
 	split_off(m, shard, span);
-	answer = report(m, span, lost);
+	answer = report(m, span, notes);
 	count_answer(shard, segment_of(m, span.first), answer);
 	for_each_segment(m, span, s)
 	{
@@ -455,6 +503,7 @@ static int end(struct larder_memory *m, struct larder_shard *shard, struct span 
 int volatile_end(struct larder_memory *m, struct span span, unsigned flags, unsigned char *lost)
 {
 	struct larder_shard *shard = lock_span(m, span);
+	struct notes notes;
 	int result;
 
 	if (!shard)
@@ -463,8 +512,15 @@ int volatile_end(struct larder_memory *m, struct span span, unsigned flags, unsi
 	if (!result)
 		result = reserve_split(m, shard, span);
 	if (!result)
-		result = end(m, shard, span, flags, lost);
+		result = notes_open(&notes, span, lost != NULL);
+	if (result) {
+		mutex_unlock(&shard->lock);
+		return result;
+	}
+	result = end(m, shard, span, flags, &notes);
 	mutex_unlock(&shard->lock);
+	notes_tell(&notes, span, lost);
+	notes_close(&notes, span);
 	return result;
 }
 
@@ -497,12 +553,19 @@ int volatile_refilled(struct larder_memory *m, struct span span)
 int volatile_query(struct larder_memory *m, struct span span, unsigned char *lost)
 {
 	struct larder_shard *shard = lock_span(m, span);
+	struct notes notes;
 	int result;
 
 	if (!shard)
 		return -EFAULT;
-	result = report(m, span, lost);
+	result = notes_open(&notes, span, lost != NULL);
+	if (!result)
+		result = report(m, span, &notes);
 	mutex_unlock(&shard->lock);
+	if (result >= 0) {
+		notes_tell(&notes, span, lost);
+		notes_close(&notes, span);
+	}
 	return result;
 }
 

@@ -216,7 +216,6 @@ static void addresses_outside_the_pools_ranges_are_refused(void **state)
 		range_call *call = range_calls[i];
 		int takes_objects = is_any_of(call, do_pin, do_unpin, do_advise, do_cold);
 
-		print_message("call %d\n", i);
 		REFUSED(-EFAULT, call(pool, NULL, PAGE));
 		REFUSED(-EFAULT, call(pool, foreign_memory, PAGE));
 		REFUSED(-EFAULT, call(pool, (void *)((uintptr_t)&state & ~(uintptr_t)(PAGE - 1)), PAGE));

@@ -248,6 +248,7 @@ static void check_pages(struct worker *w, struct own *o, const struct marked *m,
 			check_page(w, o, "a page said to be intact", page);
 			if ((o->sticky[page] || o->seen_zero[page]) && m->on_touch != LARDER_TOUCH_REFILL)
 				report(w, "a loss was forgotten", o->base, page, 0, 1);
+			o->sticky[page] = 0; /* the callback made it again */
 		} else if (o->sticky[page]) {
 			w->counts.sticky++;
 		} else if (!m->written) {
