@@ -54,10 +54,10 @@
  *     purge: owner, before or in MADV_REMOVE         PURGING, dead owner               recovery: punch, LOST
  *     purge: punched, before LOST                    the same                          punched again: no harm, LOST
  *     purge: LOST, before the wake                   LOST; sleepers have a time-out    nothing to do
- *     recovering another slot, anywhere              that slot's lock is gone too,     recovered again; every step of
- * it its bit in slots_used is not      may be repeated closing, before slots_used is cleared          dead slot without
- * pins            recovery finds nothing to clear between two units of a pin or unpin            each unit by itself as
- * above
+ *     recovering another slot, anywhere              that slot's lock is gone too      recovered again; every step may
+ *                                                                                      be repeated
+ *     closing, before slots_used is cleared          dead slot without pins            recovery finds nothing to clear
+ *     between two units of a pin or unpin            each unit by itself               as above
  *
  * What is lost with the process is counts: a statistic may miss its last step.
  *
