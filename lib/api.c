@@ -200,6 +200,7 @@ LARDER_PUBLIC int larder_pool_create(larder_pool **pool, const struct larder_poo
 		return err;
 	if (!process_is_managed())
 		return -ENOTCONN;
+	process_watch_system();
 	pool_lock();
 	err = open_slot(memory(), options ? options : &defaults, pool);
 	pool_unlock();
@@ -367,6 +368,16 @@ static void make_resident(const struct larder_memory *m, struct span span)
 		make_page_resident(m, i);
 }
 
+/* What has a callback to make it again is made again before it is pinned: so pins serve optimistic users too. */
+static void refill_lost(const struct larder_memory *m, struct span span)
+{
+	size_t used = region_used_pages(&m->region);
+
+	for (size_t i = span.first; i < used && i - span.first < span.pages; i++)
+		if (region_bit(m->region.lost, i))
+			sigbus_refill(i);
+}
+
 LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
 {
 	struct span span;
@@ -374,6 +385,8 @@ LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
 
 	if (kind < 0)
 		return kind;
+	if (kind == CHUNK_RANGES)
+		refill_lost(memory(), span);
 	result = kind == CHUNK_OBJECTS ? objects_pin(memory(), span) : volatile_pin(memory(), span);
 	if (result < 0)
 		return explain(result);
@@ -464,7 +477,7 @@ static int check_volatile_options(const struct larder_volatile_options *o)
 	if (o->unit_bytes && (o->unit_bytes < PAGE_BYTES || o->unit_bytes & (o->unit_bytes - 1) ||
 			      o->unit_bytes / PAGE_BYTES > UINT32_MAX))
 		return misuse(-EINVAL, "a unit is 0 or a power of two from 4096 up");
-	if (o->flags & ~LARDER_REMARK || o->reserved[0] || o->reserved[1] || o->reserved[2])
+	if (o->flags & ~(LARDER_REMARK | LARDER_EMPTY) || o->reserved[0] || o->reserved[1] || o->reserved[2])
 		return misuse(-EINVAL, "unknown flags, or a reserved field is not 0");
 	return 0;
 }
@@ -494,6 +507,10 @@ LARDER_PUBLIC int larder_volatile(larder_pool *pool, void *addr, size_t bytes,
 		err = check_volatile_options(o);
 	if (!err && o->refill)
 		err = prepare_refill();
+	if (!err && o->flags & LARDER_EMPTY && process_is_managed())
+		err = (int)reclaim_ask(
+			&process_service()->reclaim,
+			&(struct reclaim_request){ .kind = REQUEST_WATCH, .first = span.first, .pages = span.pages });
 	return err ? err : explain(volatile_mark(memory(), span, o));
 }
 
@@ -642,7 +659,10 @@ LARDER_PUBLIC int larder_pool_get_stats(larder_pool *pool, struct larder_pool_st
 
 LARDER_PUBLIC int larder_handle_sigbus(void *siginfo)
 {
-	return sigbus_serve(siginfo);
+	int saved_errno = errno, served = sigbus_serve(siginfo);
+
+	errno = saved_errno;
+	return served;
 }
 
 LARDER_PUBLIC int64_t larder_reclaim(uint64_t bytes)

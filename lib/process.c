@@ -40,11 +40,20 @@ static int start_service(const struct larder_options *o, const struct process_se
 	return err;
 }
 
+void process_watch_system(void)
+{
+	static _Atomic int watching;
+
+	if (process_is_managed() && !atomic_exchange(&watching, 1))
+		reclaim_ask(&service.reclaim, &(struct reclaim_request){ .kind = REQUEST_WATCH_SYSTEM });
+}
+
 /* Shared volatile memory has grown in this process. */
 static void count_shared(uint64_t bytes)
 {
 	if (!process_is_managed())
 		return;
+	process_watch_system();
 	atomic_fetch_add(&service.memory.pressure.shared_bytes, bytes);
 	pressure_notice(&service.memory, REGION_HEAP);
 }

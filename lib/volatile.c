@@ -421,6 +421,16 @@ static struct larder_segment *unite(struct larder_memory *m, struct larder_shard
 	return segment_at(&m->segments, segment_join(&m->segments, shard, &m->region, span.first, span.pages));
 }
 
+/* All of a segment is lost, as if it had been purged. */
+static void make_empty(struct larder_memory *m, struct larder_segment *s)
+{
+	struct discarded dropped = { 0 };
+
+	region_set_bits(m->region.lost, s->first, s->pages);
+	s->lost = s->pages;
+	discard_pages(m, s->first, s->pages, is_trapped(s) ? PAGE_FRESH | PAGE_TRAP : PAGE_FRESH, &dropped);
+}
+
 static void mark(struct larder_memory *m, struct larder_shard *shard, struct span span,
 		 const struct larder_volatile_options *o)
 {
@@ -430,6 +440,8 @@ static void mark(struct larder_memory *m, struct larder_shard *shard, struct spa
 	s->state = SEGMENT_VOLATILE;
 	s->marked = s->used = sys_now_ns();
 	s->key = order_key(&m->pools[span.pool], s);
+	if (o->flags & LARDER_EMPTY)
+		make_empty(m, s);
 	account(shard, s, 1);
 	stats_of(shard, s)->marks++;
 	if (s->marked >= shard->publish_at_ns) {
