@@ -123,6 +123,21 @@ static void lower_priorities_go_first_and_higher_ones_only_when_asked_for(void *
 	pool_end(pool);
 }
 
+static void a_purge_of_all_priorities_begins_with_the_lowest(void **state)
+{
+	larder_pool *pool = pool_new(NULL);
+	char *base = pages_new(pool, LARDER_PRIORITIES);
+
+	(void)state;
+	for (size_t i = 0; i < LARDER_PRIORITIES; i++)
+		mark(pool, base, i, 1, &(struct larder_volatile_options){ .priority = LARDER_PRIORITY_MAX - (int)i });
+	for (size_t gone = 1; gone <= LARDER_PRIORITIES; gone++) {
+		assert_int_equal(larder_purge(pool, LARDER_PRIORITY_MAX, PAGE), PAGE);
+		assert_int_equal(lost_pages(pool, base, LARDER_PRIORITIES - gone, gone), gone);
+	}
+	pool_end(pool);
+}
+
 static void purging_every_pool_leaves_none_out(void **state)
 {
 	larder_pool *pools[3];
@@ -562,6 +577,7 @@ int main(void)
 		cmocka_unit_test(pages_reported_lost_are_zero_and_all_others_intact),
 		cmocka_unit_test(units_count_from_the_start_of_the_marked_range),
 		cmocka_unit_test(lower_priorities_go_first_and_higher_ones_only_when_asked_for),
+		cmocka_unit_test(a_purge_of_all_priorities_begins_with_the_lowest),
 		cmocka_unit_test(purging_every_pool_leaves_none_out),
 		cmocka_unit_test(memory_that_is_not_volatile_is_never_purged),
 		cmocka_unit_test(a_loss_sticks_until_it_is_acknowledged),
