@@ -4,6 +4,7 @@
  */
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "pools.h"
 
@@ -119,6 +120,21 @@ static void lower_priorities_go_first_and_higher_ones_only_when_asked_for(void *
 		assert_int_equal(larder_purge(pool, upto, EVERYTHING), PAGE);
 		assert_int_equal(lost_pages(pool, base, (size_t)(LARDER_PRIORITY_MAX - upto), 1), 1);
 		assert_int_equal(lost_pages(pool, base, 0, LARDER_PRIORITIES), upto + 2);
+	}
+	pool_end(pool);
+}
+
+static void a_purge_of_all_priorities_begins_with_the_lowest(void **state)
+{
+	larder_pool *pool = pool_new(NULL);
+	char *base = pages_new(pool, LARDER_PRIORITIES);
+
+	(void)state;
+	for (size_t i = 0; i < LARDER_PRIORITIES; i++)
+		mark(pool, base, i, 1, &(struct larder_volatile_options){ .priority = LARDER_PRIORITY_MAX - (int)i });
+	for (size_t gone = 1; gone <= LARDER_PRIORITIES; gone++) {
+		assert_int_equal(larder_purge(pool, LARDER_PRIORITY_MAX, PAGE), PAGE);
+		assert_int_equal(lost_pages(pool, base, LARDER_PRIORITIES - gone, gone), gone);
 	}
 	pool_end(pool);
 }
@@ -555,6 +571,66 @@ static void a_forked_child_sees_the_contents_and_is_told_the_losses(void **state
 	}
 }
 
+static _Atomic int stop;
+
+/* Owner of a range of priority 0. */
+static void *keep_marking(void *arg)
+{
+	larder_pool *pool = arg;
+	uint64_t random = (uint64_t)(uintptr_t)&random;
+	void *base;
+
+	if (larder_pages_alloc(pool, PAGES * PAGE, &base))
+		return (void *)1;
+	while (!atomic_load(&stop)) {
+		size_t n = random_length(&random, PAGES), first = page_random(&random, PAGES - n + 1);
+		char *at = (char *)base + first * PAGE;
+
+		memset(at, 1, n * PAGE);
+		if (larder_volatile(pool, at, n * PAGE, &by_page) || larder_pin(pool, at, n * PAGE) < 0 ||
+		    larder_unpin(pool, at, n * PAGE) ||
+		    larder_nonvolatile(pool, at, n * PAGE, LARDER_ACKNOWLEDGE, NULL) < 0)
+			return (void *)1;
+	}
+	return NULL;
+}
+
+static void *keep_purging(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&stop))
+		if (larder_purge(NULL, 0, 64 * PAGE) < 0)
+			return (void *)1;
+	return NULL;
+}
+
+static void fork_while_others_mark_pin_and_purge(void **state)
+{
+	(void)state;
+	for (int mode = LARDER_FAULT_HANDLERS; mode <= LARDER_FAULT_INLINE; mode++) {
+		struct family f = { .pool = pool_of_mode(mode) };
+		pthread_t threads[3];
+		void *failed;
+
+		f.base = pages_new(f.pool, 30);
+		mark(f.pool, f.base, 10, 10, NULL);
+		purge_all(f.pool);
+		mark(f.pool, f.base, 0, 10, &(struct larder_volatile_options){ .priority = LARDER_PRIORITY_MAX });
+		atomic_store(&stop, 0);
+		for (int i = 0; i < 3; i++)
+			pthread_create(&threads[i], NULL, i ? keep_marking : keep_purging, f.pool);
+		for (int i = 0; i < 50; i++)
+			assert_int_equal(in_child(child_looks, &f), 0);
+		atomic_store(&stop, 1);
+		for (int i = 0; i < 3; i++) {
+			pthread_join(threads[i], &failed);
+			assert_null(failed);
+		}
+		verify_pages(f.base, 0, 10);
+		pool_end(f.pool);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -562,6 +638,7 @@ int main(void)
 		cmocka_unit_test(pages_reported_lost_are_zero_and_all_others_intact),
 		cmocka_unit_test(units_count_from_the_start_of_the_marked_range),
 		cmocka_unit_test(lower_priorities_go_first_and_higher_ones_only_when_asked_for),
+		cmocka_unit_test(a_purge_of_all_priorities_begins_with_the_lowest),
 		cmocka_unit_test(purging_every_pool_leaves_none_out),
 		cmocka_unit_test(memory_that_is_not_volatile_is_never_purged),
 		cmocka_unit_test(a_loss_sticks_until_it_is_acknowledged),
@@ -578,6 +655,7 @@ int main(void)
 		cmocka_unit_test(what_goes_by_the_limit_is_told_as_such),
 		cmocka_unit_test(events_that_nobody_reads_are_counted),
 		cmocka_unit_test(a_forked_child_sees_the_contents_and_is_told_the_losses),
+		cmocka_unit_test(fork_while_others_mark_pin_and_purge),
 	};
 
 	return cmocka_run_group_tests(tests, start_unlimited, check_table);

@@ -23,14 +23,17 @@ static _Atomic uint64_t all_puts, numbered_puts, forbidden_puts;
 static int guarded_put(void *backend, void *scratch, const void *page, uint64_t *handle)
 {
 	uint64_t number = *(const uint64_t *)page - MAGIC;
+	int err, forbidden;
 
 	atomic_fetch_add(&all_puts, 1);
-	if (number < NUMBERED) {
-		atomic_fetch_add(&numbered_puts, 1);
-		if (atomic_load(&is_volatile[number]))
-			atomic_fetch_add(&forbidden_puts, 1);
-	}
-	return larder_backend_lz4.put(backend, scratch, page, handle);
+	if (number >= NUMBERED)
+		return larder_backend_lz4.put(backend, scratch, page, handle);
+	atomic_fetch_add(&numbered_puts, 1);
+	forbidden = atomic_load(&is_volatile[number]);
+	err = larder_backend_lz4.put(backend, scratch, page, handle);
+	forbidden |= atomic_load(&is_volatile[number]); /* marking does not return while the page is being stored */
+	atomic_fetch_add(&forbidden_puts, (uint64_t)forbidden);
+	return err;
 }
 
 static struct larder_backend_ops guarded;

@@ -194,6 +194,7 @@ in_both_modes(changing_the_policy_changes_what_a_touch_does)
 
 	static void freed_pages_are_as_good_as_new_in(larder_pool *pool, char *base)
 {
+	unsigned char lost[PAGES];
 	void *again;
 
 	mark(pool, base, 0, PAGES, &by_sigbus);
@@ -201,7 +202,8 @@ in_both_modes(changing_the_policy_changes_what_a_touch_does)
 	assert_int_equal(larder_pages_free(pool, base), 0);
 	for (int i = 0; i < 4; i++) {
 		assert_int_equal(larder_pages_alloc(pool, PAGES * PAGE, &again), 0);
-		assert_int_equal(larder_query(pool, again, PAGES * PAGE, NULL), LARDER_INTACT);
+		assert_int_equal(larder_query(pool, again, PAGES * PAGE, lost), LARDER_INTACT);
+		assert_null(memchr(lost, 1, PAGES));
 		verify_zero(again, 0, PAGES);
 	}
 }
