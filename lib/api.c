@@ -368,14 +368,13 @@ static void make_resident(const struct larder_memory *m, struct span span)
 		make_page_resident(m, i);
 }
 
-/* What has a callback to make it again is made again before it is pinned: so pins serve optimistic users too. */
-static void refill_lost(const struct larder_memory *m, struct span span)
+/* What is lost of a pinned span is made again, where there is a callback for it: so pins serve optimistic users too. */
+static int refill_pinned(struct larder_memory *m, struct span span)
 {
-	size_t used = region_used_pages(&m->region);
-
-	for (size_t i = span.first; i < used && i - span.first < span.pages; i++)
+	for (size_t i = span.first; i < span.first + span.pages; i++)
 		if (region_bit(m->region.lost, i))
 			sigbus_refill(i);
+	return volatile_give_up_refill(m, span);
 }
 
 LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
@@ -385,9 +384,9 @@ LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
 
 	if (kind < 0)
 		return kind;
-	if (kind == CHUNK_RANGES)
-		refill_lost(memory(), span);
 	result = kind == CHUNK_OBJECTS ? objects_pin(memory(), span) : volatile_pin(memory(), span);
+	if (result == LARDER_PURGED)
+		result = refill_pinned(memory(), span);
 	if (result < 0)
 		return explain(result);
 	make_resident(memory(), span);

@@ -18,11 +18,12 @@
 #include <pthread.h>
 
 static struct larder_service service;
+static _Atomic int watching; /* 1: the system is watched, or is not to be */
 static _Atomic int managed; /* 1 once started; 0 again in a forked child */
 
 static int check_options(const struct larder_options *o)
 {
-	if (o->flags || o->limit_percent > 100 || (o->limit_bytes && o->limit_percent))
+	if (o->flags & ~LARDER_IGNORE_SYSTEM || o->limit_percent > 100 || (o->limit_bytes && o->limit_percent))
 		return -EINVAL;
 	return o->limit_bytes && o->limit_bytes < LARDER_LIMIT_MIN_BYTES ? -EINVAL : 0;
 }
@@ -42,8 +43,6 @@ static int start_service(const struct larder_options *o, const struct process_se
 
 void process_watch_system(void)
 {
-	static _Atomic int watching;
-
 	if (process_is_managed() && !atomic_exchange(&watching, 1))
 		reclaim_ask(&service.reclaim, &(struct reclaim_request){ .kind = REQUEST_WATCH_SYSTEM });
 }
@@ -72,6 +71,7 @@ int process_start(const struct process_setup *setup)
 		err = start_service(&o, setup);
 	if (err)
 		return err;
+	atomic_store(&watching, (o.flags & LARDER_IGNORE_SYSTEM) != 0);
 	atomic_store(&managed, 1);
 	atomic_store(&shared_filled, count_shared);
 	err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);

@@ -637,8 +637,8 @@ static int pin(struct larder_memory *m, struct larder_shard *shard, struct span 
 	{
 		if (s->pins++ == 0) {
 			shard->pinned_pages += s->pages;
-			if (s->state == SEGMENT_VOLATILE && s->lost)
-				untrap(m, s);
+			if (s->state == SEGMENT_VOLATILE && s->lost && !s->refill)
+				untrap(m, s); /* with a callback, touches still call it */
 		}
 		was_volatile |= s->state == SEGMENT_VOLATILE;
 		if (s->lost)
@@ -809,7 +809,7 @@ int volatile_trap(struct larder_memory *m, unsigned pool, size_t index, struct r
 	if (!shard)
 		return 0;
 	s = segment_of(m, index);
-	trapped = s->state == SEGMENT_VOLATILE && s->pins == 0 && is_trapped(s) && region_bit(m->region.lost, index);
+	trapped = s->state == SEGMENT_VOLATILE && is_trapped(s) && region_bit(m->region.lost, index);
 	*refill = (struct refill){
 		.refill = s->on_touch == LARDER_TOUCH_REFILL ? s->refill : NULL,
 		.cookie = s->cookie,
@@ -825,9 +825,39 @@ static struct larder_segment *same_unit(struct larder_memory *m, const struct re
 	struct larder_segment *s = segment_of(m, refill->unit.first);
 	struct span unit = unit_of(refill->unit.pool, s, refill->unit.first);
 
-	if (s->state != SEGMENT_VOLATILE || s->pins || s->refill != refill->refill || s->cookie != refill->cookie)
+	if (s->state != SEGMENT_VOLATILE || s->refill != refill->refill || s->cookie != refill->cookie)
 		return NULL;
 	return unit.first == refill->unit.first && unit.pages == refill->unit.pages ? s : NULL;
+}
+
+/* Which of up to 32 pages are trapped, one bit each. */
+static uint32_t trapped_pages(const struct larder_memory *m, size_t first, size_t pages)
+{
+	uint32_t trapped = 0;
+
+	for (size_t i = 0; i < pages; i++)
+		if (page_load(&m->region.pages[first + i]) & PAGE_TRAP)
+			trapped |= (uint32_t)1 << i;
+	return trapped;
+}
+
+/* Put content into the trapped pages of a unit, whose segment is busy. Those that got it are not lost any more. */
+static void install(struct larder_memory *m, struct larder_restorer *w, struct larder_shard *shard,
+		    struct larder_segment *s, struct span unit, const char *content)
+{
+	for (size_t i = 0; i < unit.pages; i += RESTORE_MAX_PAGES) {
+		size_t first = unit.first + i, left = unit.pages - i;
+		size_t pages = left < RESTORE_MAX_PAGES ? left : RESTORE_MAX_PAGES;
+		uint32_t installed = trapped_pages(m, first, pages);
+
+		restore_install(m, w, first, pages, content + i * PAGE_BYTES);
+		installed &= ~trapped_pages(m, first, pages);
+		mutex_lock(&shard->lock);
+		for (size_t n = 0; n < pages; n++)
+			if (installed >> n & 1)
+				clear_lost(m, shard, s, first + n, 1);
+		mutex_unlock(&shard->lock);
+	}
 }
 
 void volatile_install(struct larder_memory *m, struct larder_restorer *w, const struct refill *refill,
@@ -835,25 +865,37 @@ void volatile_install(struct larder_memory *m, struct larder_restorer *w, const 
 {
 	struct larder_shard *shard = lock_span(m, refill->unit);
 	struct larder_segment *s;
-	size_t first = refill->unit.first, pages = refill->unit.pages;
 
 	if (!shard)
 		return;
 	s = same_unit(m, refill);
-	if (!s || region_count_bits(m->region.lost, first, pages) == 0) { /* another thread was first */
-		mutex_unlock(&shard->lock);
+	if (!s || region_count_bits(m->region.lost, refill->unit.first, refill->unit.pages) == 0) {
+		mutex_unlock(&shard->lock); /* another thread was first */
 		return;
 	}
 	segment_begin(shard, s);
 	mutex_unlock(&shard->lock);
-	restore_install(m, w, first, pages, content);
+	install(m, w, shard, s, refill->unit, content);
 	mutex_lock(&shard->lock);
-	for (size_t i = first; i < first + pages; i++)
-		if (!(page_load(&m->region.pages[i]) & PAGE_TRAP))
-			clear_lost(m, shard, s, i, 1);
 	stats_of(shard, s)->refills++;
 	segment_end(shard, s);
 	mutex_unlock(&shard->lock);
+}
+
+/* The callback could not make everything again: what is lost of a pinned span reads as zeroes, as without a callback.
+ */
+int volatile_give_up_refill(struct larder_memory *m, struct span span)
+{
+	struct larder_shard *shard = lock_span(m, span);
+	struct notes notes = { .words = NULL };
+	int answer;
+
+	if (!shard)
+		return -EFAULT;
+	answer = report(m, span, &notes);
+	for_each_segment(m, span, s) if (s->lost && s->pins) untrap(m, s);
+	mutex_unlock(&shard->lock);
+	return answer;
 }
 
 /* ---- statistics, destruction and fork ---- */

@@ -65,6 +65,10 @@ int volatile_trap(struct larder_memory *m, unsigned pool, size_t index, struct r
 void volatile_install(struct larder_memory *m, struct larder_restorer *w, const struct refill *refill,
 		      const char *content);
 
+/* After the callbacks of a pinned span have been called. Returns LARDER_INTACT, or LARDER_PURGED when they failed; then
+ * what is lost reads as zeroes. */
+int volatile_give_up_refill(struct larder_memory *m, struct span span);
+
 /* Sum up a pool's statistics. */
 void volatile_stats(const struct larder_memory *m, unsigned pool, struct larder_pool_stats *to);
 

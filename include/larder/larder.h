@@ -34,8 +34,11 @@ struct larder_options {
 	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
 	unsigned
 		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = use limit_bytes */
-	unsigned flags;	       /* must be 0 */
+	unsigned flags;	       /* LARDER_IGNORE_SYSTEM or 0 */
 };
+
+/* Purge volatile memory for the limits and on request only, not when memory is short outside this process. */
+#define LARDER_IGNORE_SYSTEM 1u
 
 /*
  * Start the service in this process and put jemalloc's arenas into the managed region.
