@@ -10,16 +10,16 @@
 #include "discard.h"
 #include "api.h"
 #include "limit.h"
+#include "range.h"
 #include "service.h"
 #include "shared.h"
 #include "stats.h"
-#include "volatile.h"
 
 #include <pthread.h>
 
 static struct larder_service service;
 static _Atomic int watching; /* 1: the system is watched, or is not to be */
-static _Atomic int managed; /* 1 once started; 0 again in a forked child */
+static _Atomic int managed;  /* 1 once started; 0 again in a forked child */
 
 static int check_options(const struct larder_options *o)
 {
@@ -106,7 +106,7 @@ int process_get_stats(struct larder_stats *to)
 {
 	if (!process_is_managed())
 		return -ENOTCONN;
-	volatile_publish(&service.memory);
+	ranges_publish(&service.memory);
 	*to = *stats;
 	pressure_publish(&service.memory, to);
 	return 0;
@@ -123,12 +123,12 @@ void process_before_fork(void)
 	pool_lock();
 	if (process_is_managed())
 		reclaim_freeze(&service.reclaim);
-	volatile_lock_all(&service.memory);
+	ranges_lock_all(&service.memory);
 }
 
 static void unlock_after_fork(void)
 {
-	volatile_unlock_all(&service.memory);
+	ranges_unlock_all(&service.memory);
 	if (process_is_managed())
 		reclaim_thaw(&service.reclaim);
 	pool_unlock();
@@ -148,7 +148,7 @@ void process_after_fork_child(void)
 		atomic_store(&managed, 0);
 		reclaim_detach(&service.reclaim);
 	}
-	volatile_unlock_all(&service.memory);
+	ranges_unlock_all(&service.memory);
 	pool_unlock();
 }
 

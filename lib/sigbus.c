@@ -6,11 +6,11 @@
  */
 #include "sigbus.h"
 
+#include "refill.h"
 #include "resolve.h"
 #include "stats.h"
 #include "sys.h"
 #include "uffd.h"
-#include "volatile.h"
 
 enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 };
 
@@ -80,7 +80,7 @@ static int call_refill(struct larder_restorer *w, const struct refill *q)
 	if (buffer) {
 		err = q->refill(q->cookie, region_address(&memory->region, q->unit.first), buffer, bytes);
 		if (!err)
-			volatile_install(memory, w, q, buffer);
+			refill_install(memory, w, q, buffer);
 		if (buffer != w->bounce)
 			sys_munmap(buffer, bytes);
 	}
@@ -92,7 +92,7 @@ static int spring_trap(struct larder_restorer *w, size_t index)
 {
 	struct refill refill;
 
-	if (!volatile_trap(memory, region_chunk(&memory->region, index)->owner.pool, index, &refill))
+	if (!refill_find(memory, region_chunk(&memory->region, index)->owner.pool, index, &refill))
 		return 1; /* not any more */
 	return refill.refill && call_refill(w, &refill);
 }
