@@ -536,7 +536,7 @@ static void waiting_costs_nothing(void **state)
 {
 	struct larder_system s;
 	struct script quiet = { &s, { { 300, SYSTEM_WARNING, 1 } }, 0 };
-	struct script storm = { &s, { { 0, SYSTEM_WARNING, 2000 }, { 400, SYSTEM_URGENT, 1 } }, 0 };
+	struct script storm = { &s, { { 0, SYSTEM_WARNING, 100 }, { 200, SYSTEM_URGENT, 1 } }, 0 };
 
 	(void)state;
 	open_v1_alone(&s);
