@@ -399,7 +399,7 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 	case REQUEST_DISOWN:
 		return sys_close(q->fd);
 	case REQUEST_WATCH_SYSTEM:
-		return system_start(&r->system, on_system_pressure, r);
+		return system_open(&r->system, NULL) > 0 ? system_start(&r->system, on_system_pressure, r) : 0;
 	}
 	return -EINVAL;
 }
