@@ -177,6 +177,17 @@ static int may_try_again(const void *addr)
 	return atomic_fetch_add(&times, 1) < TRIES_MAX;
 }
 
+/*
+ * A chunk raises SIGBUS from the moment it is registered, which is a little before it counts as watched: region_watch()
+ * does both under the chunk's lock.
+ */
+static int wait_until_watched(struct larder_chunk *chunk)
+{
+	mutex_lock(&chunk->lock);
+	mutex_unlock(&chunk->lock);
+	return chunk_is_watched(chunk);
+}
+
 int sigbus_serve(const siginfo_t *info)
 {
 	struct larder_restorer *w;
@@ -191,7 +202,9 @@ int sigbus_serve(const siginfo_t *info)
 	index = region_index(&memory->region, info->si_addr);
 	chunk = region_chunk(&memory->region, index);
 	word = page_load(&memory->region.pages[index]);
-	if (!chunk_is_watched(chunk) || (page_state(word) == PAGE_POISONED && !(word & PAGE_TRAP)))
+	if (!chunk_is_watched(chunk))
+		return chunk->owner.inline_faults && info->si_code == BUS_ADRERR && wait_until_watched(chunk);
+	if (page_state(word) == PAGE_POISONED && !(word & PAGE_TRAP))
 		return 0;
 	if (!chunk->owner.inline_faults && !(word & PAGE_TRAP))
 		return page_is_busy(word) || may_try_again(info->si_addr);
