@@ -252,7 +252,8 @@ static uint64_t purge_segment(struct larder_memory *m, const struct purge_candid
 		mutex_unlock(&shard->lock);
 		freed += drop(m, s, run);
 		pressure_lock(m, &shard->lock);
-		tell(m, shard_pool(shard), s, run, reason);
+		if (events_are_wanted(&m->pools[shard_pool(shard)].events))
+			tell(m, shard_pool(shard), s, run, reason);
 		from = run.first + run.pages;
 		segment_end(shard, s);
 		atomic_store_explicit(&m->pools[shard_pool(shard)].inflation, c->key, memory_order_relaxed);
