@@ -1,5 +1,6 @@
 /*
- * What it costs to touch a page that is out: Larder against the kernel's zram with lz4, on the same contents.
+ * What it costs to touch a page that is out: Larder, with handler threads and inline, against the kernel's zram with
+ * lz4, on the same contents.
  *
  * Each round takes every (pattern, number of threads) and, for each peer in alternating order: fills the buffer anew,
  * pushes it out, has the threads read one word of each page and times each read, then compares the whole buffer with
@@ -126,57 +127,62 @@ static void measure(const struct paging_options *o, enum pattern pattern, unsign
 	paging_check_contents(o, peer, round);
 }
 
-static void measure_both(const struct paging_options *o, enum pattern pattern, unsigned threads, unsigned round)
+/* Every peer takes its turn at being first. */
+static void measure_all(const struct paging_options *o, enum pattern pattern, unsigned threads, unsigned round)
 {
 	make_order(o, pattern, round);
-	measure(o, pattern, threads, round % 2 ? PEER_LARDER : PEER_ZRAM, round);
-	measure(o, pattern, threads, round % 2 ? PEER_ZRAM : PEER_LARDER, round);
+	for (unsigned i = 0; i < PEERS; i++)
+		measure(o, pattern, threads, (enum peer)((round + i) % PEERS), round);
 }
 
 /* ---- the table ---- */
 
-static double ratio_median(unsigned threads, enum pattern pattern, enum figure figure, unsigned rounds)
+static double ratio_median(unsigned threads, enum pattern pattern, enum peer peer, enum figure figure, unsigned rounds)
 {
 	static double ratios[MAX_ROUNDS];
 
 	for (unsigned i = 0; i < rounds; i++)
-		ratios[i] = figures[threads - 1][pattern][PEER_LARDER][figure][i] /
+		ratios[i] = figures[threads - 1][pattern][peer][figure][i] /
 			    figures[threads - 1][pattern][PEER_ZRAM][figure][i];
 	return paging_median(ratios, rounds);
 }
 
-/* Ratios before medians: the median sorts, and a ratio needs both values of one round. */
-static void print_row(unsigned threads, enum pattern pattern, unsigned rounds, double ratios[FIGURES])
+/* Ratios of all peers before any median: the median sorts, and a ratio needs both values of one round. */
+static void print_rows(unsigned threads, enum pattern pattern, unsigned rounds, double ratios[PEERS][FIGURES])
 {
-	for (int f = 0; f < FIGURES; f++)
-		ratios[f] = ratio_median(threads, pattern, f, rounds);
-	printf("%-8u%-12s", threads, pattern_names[pattern]);
 	for (int peer = 0; peer < PEERS; peer++)
 		for (int f = 0; f < FIGURES; f++)
+			ratios[peer][f] = ratio_median(threads, pattern, (enum peer)peer, (enum figure)f, rounds);
+	for (int peer = 0; peer < PEERS; peer++) {
+		printf("%-8u%-12s%-8s", threads, pattern_names[pattern], paging_name((enum peer)peer));
+		for (int f = 0; f < FIGURES; f++)
 			printf("%8.1f", paging_median(figures[threads - 1][pattern][peer][f], rounds));
-	printf("%8.2f%8.2f\n", ratios[P50], ratios[MEAN]);
+		if (peer != PEER_ZRAM)
+			printf("%12.2f%8.2f", ratios[peer][P50], ratios[peer][MEAN]);
+		putchar('\n');
+	}
 }
 
 static void print_table(const struct paging_options *o)
 {
-	double ratios[FIGURES], judged = 0;
+	double ratios[PEERS][FIGURES], judged = 0;
 
-	printf("%-20s%32s%32s%16s\n", "us a touch", "zram", "larder", "larder / zram");
-	printf("%-8s%-12s%8s%8s%8s%8s%8s%8s%8s%8s%8s%8s\n", "threads", "pattern", "p50", "p90", "p99", "mean", "p50",
-	       "p90", "p99", "mean", "p50", "mean");
+	printf("%-28s%32s%20s\n", "us a touch", "", "/ zram's");
+	printf("%-8s%-12s%-8s%8s%8s%8s%8s%12s%8s\n", "threads", "pattern", "peer", "p50", "p90", "p99", "mean", "p50",
+	       "mean");
 	for (unsigned threads = 1; threads <= o->max_threads; threads++)
 		for (int pattern = 0; pattern < PATTERNS; pattern++) {
-			print_row(threads, pattern, o->rounds, ratios);
+			print_rows(threads, (enum pattern)pattern, o->rounds, ratios);
 			if (threads == 1 && pattern == RANDOM)
-				judged = ratios[P50];
+				judged = ratios[PEER_LARDER][P50];
 		}
 	putchar('\n');
-	paging_print_target("random, 1 thread, p50", judged, target, 1);
+	paging_print_target("handlers, random, 1 thread, p50", judged, target, 1);
 }
 
 int main(int argc, char **argv)
 {
-	struct paging_options o = { .bytes = 128 << 20, .rounds = 7, .max_threads = 2, .seed = 1 };
+	struct paging_options o = { .bytes = 128 << 20, .rounds = 7, .max_threads = 2, .with_inline = 1, .seed = 1 };
 	size_t order_bytes;
 
 	paging_parse(argc, argv, "Touch the same pages after Larder and after the kernel (zram) pushed them out.", &o);
@@ -188,7 +194,7 @@ int main(int argc, char **argv)
 	for (unsigned round = 0; round < o.rounds; round++)
 		for (unsigned threads = 1; threads <= o.max_threads; threads++)
 			for (int pattern = 0; pattern < PATTERNS; pattern++)
-				measure_both(&o, pattern, threads, round);
+				measure_all(&o, (enum pattern)pattern, threads, round);
 	print_table(&o);
 	return 0;
 }

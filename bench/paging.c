@@ -18,6 +18,7 @@
 enum { ALIGN_BYTES = 2 << 20 };
 
 static char *buffers[PEERS];
+static larder_pool *inline_pool;
 
 /* ---- options ---- */
 
@@ -93,7 +94,9 @@ char *paging_buffer(enum peer peer)
 
 const char *paging_name(enum peer peer)
 {
-	return peer == PEER_ZRAM ? "zram" : "larder";
+	static const char *const names[] = { "zram", "larder", "inline" };
+
+	return names[peer];
 }
 
 static char *map_plain_buffer(size_t bytes)
@@ -114,6 +117,19 @@ static void start_larder(void)
 		errx(2, "larder_start: %s", strerror(-err));
 }
 
+static void make_inline_buffer(size_t bytes)
+{
+	const struct larder_pool_options options = { .fault_mode = LARDER_FAULT_INLINE };
+	void *pages;
+	int err = larder_pool_create(&inline_pool, &options);
+
+	if (!err)
+		err = larder_pages_alloc(inline_pool, bytes, &pages);
+	if (err)
+		errx(2, "a pool with inline faults: %s", strerror(-err));
+	buffers[PEER_INLINE] = pages;
+}
+
 void paging_begin(const struct paging_options *o)
 {
 	zram_begin(4 * (uint64_t)o->bytes + 64 * MIB);
@@ -122,6 +138,8 @@ void paging_begin(const struct paging_options *o)
 	buffers[PEER_LARDER] = aligned_alloc(ALIGN_BYTES, (o->bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES);
 	if (!buffers[PEER_LARDER])
 		err(2, "no memory");
+	if (o->with_inline)
+		make_inline_buffer(o->bytes);
 	printf("%s contents, LZ4 ratio %.2f; %llu MiB, %u rounds, seed %llu\n\n", contents_name(o->contents),
 	       contents_lz4_ratio(o->contents, o->seed), (unsigned long long)(o->bytes / MIB), o->rounds,
 	       (unsigned long long)o->seed);
@@ -180,9 +198,15 @@ static void reclaim_all(const struct paging_options *o)
 
 void paging_push_out(const struct paging_options *o, enum peer peer)
 {
-	if (peer == PEER_LARDER)
+	int done;
+
+	if (peer == PEER_LARDER) {
 		reclaim_all(o);
-	else if (madvise(buffers[peer], o->bytes, MADV_PAGEOUT))
+	} else if (peer == PEER_INLINE) {
+		done = larder_advise(inline_pool, buffers[peer], o->bytes, LARDER_ADVICE_COLD);
+		if (done < 0)
+			errx(2, "larder_advise: %s", strerror(-done));
+	} else if (madvise(buffers[peer], o->bytes, MADV_PAGEOUT))
 		err(2, "MADV_PAGEOUT");
 }
 
@@ -203,7 +227,7 @@ size_t paging_check_out(const struct paging_options *o, enum peer peer)
 	if (present > pages / 100)
 		errx(2, "%s has left %zu of %zu pages in RAM: with these contents there is nothing to compare",
 		     paging_name(peer), present, pages);
-	if (peer == PEER_LARDER)
+	if (peer != PEER_ZRAM)
 		check_stored(o);
 	return (pages - present) * PAGING_PAGE_BYTES;
 }

@@ -1,6 +1,7 @@
 /*
- * The two peers of the paging benchmarks behind one interface: a buffer of the same size and content for each, pushed
- * out by the kernel (MADV_PAGEOUT to zram) or by Larder (larder_reclaim).
+ * The peers of the paging benchmarks behind one interface: a buffer of the same size and content for each, pushed out
+ * by the kernel (MADV_PAGEOUT to zram) or by Larder: the program's heap (larder_reclaim), or a page range of a pool
+ * whose faults are served inline (larder_advise).
  */
 #ifndef BENCH_PAGING_H
 #define BENCH_PAGING_H
@@ -12,13 +13,14 @@
 
 enum { PAGING_PAGE_BYTES = 4096 };
 
-enum peer { PEER_ZRAM, PEER_LARDER, PEERS };
+enum peer { PEER_ZRAM, PEER_LARDER, PEER_INLINE, PEERS };
 
 struct paging_options {
 	enum contents contents;
 	size_t bytes; /* of each buffer */
 	unsigned rounds;
 	unsigned max_threads;
+	int with_inline; /* PEER_INLINE takes part */
 	uint64_t seed;
 };
 
@@ -26,7 +28,7 @@ struct paging_options {
  * does. */
 void paging_parse(int argc, char **argv, const char *what, struct paging_options *o);
 
-/* Switch zram on (see zram_begin()), start Larder without a limit, make both buffers. Exits with 2 when one is
+/* Switch zram on (see zram_begin()), start Larder without a limit, make the buffers. Exits with 2 when one is
  * impossible. */
 void paging_begin(const struct paging_options *o);
 
