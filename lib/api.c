@@ -6,7 +6,10 @@
 #include "api.h"
 
 #include "discard.h"
+#include "pin.h"
 #include "process.h"
+#include "range.h"
+#include "refill.h"
 #include "service.h"
 #include "sigbus.h"
 #include "stats.h"
@@ -200,6 +203,7 @@ LARDER_PUBLIC int larder_pool_create(larder_pool **pool, const struct larder_poo
 		return err;
 	if (!process_is_managed())
 		return -ENOTCONN;
+	process_watch_system();
 	pool_lock();
 	err = open_slot(memory(), options ? options : &defaults, pool);
 	pool_unlock();
@@ -222,10 +226,10 @@ static void close_events(struct larder_events *e)
 
 static int close_slot(struct larder_memory *m, unsigned slot)
 {
-	if (volatile_is_pinned(m, slot))
+	if (pool_is_pinned(m, slot))
 		return misuse(-EBUSY, "the pool that is destroyed has pinned memory");
 	atomic_store(&m->pools[slot].state, POOL_FREE);
-	volatile_forget(m, slot);
+	ranges_forget(m, slot);
 	arena_pool_reset(slot);
 	close_events(&m->pools[slot].events);
 	return 0;
@@ -301,8 +305,7 @@ LARDER_PUBLIC int larder_pages_alloc(larder_pool *pool, size_t bytes, void **pag
 	err = arena_pool_alloc(owner_of(pool, number, CHUNK_RANGES), rounded, PAGE_BYTES, &p);
 	if (err)
 		return err;
-	err = volatile_add_range(memory(),
-				 (struct span){ number, region_index(&memory()->region, p), rounded / PAGE_BYTES });
+	err = range_add(memory(), (struct span){ number, region_index(&memory()->region, p), rounded / PAGE_BYTES });
 	if (err)
 		arena_pool_free(p);
 	else
@@ -320,7 +323,7 @@ LARDER_PUBLIC int larder_pages_free(larder_pool *pool, void *pages)
 		return misuse(-EBADF, "not a pool, or a destroyed one");
 	if ((uintptr_t)pages % PAGE_BYTES || kind_of(memory(), number, pages) != CHUNK_RANGES)
 		return misuse(-EFAULT, "not the start of a page range of this pool");
-	removed = volatile_remove_range(memory(), number, region_index(&memory()->region, pages));
+	removed = range_remove(memory(), number, region_index(&memory()->region, pages));
 	if (removed < 0)
 		return explain((int)removed);
 	discard(memory(), pages, (size_t)removed * PAGE_BYTES);
@@ -367,6 +370,15 @@ static void make_resident(const struct larder_memory *m, struct span span)
 		make_page_resident(m, i);
 }
 
+/* What is lost of a pinned span is made again, where there is a callback for it: so pins serve optimistic users too. */
+static int refill_pinned(struct larder_memory *m, struct span span)
+{
+	for (size_t i = span.first; i < span.first + span.pages; i++)
+		if (region_bit(m->region.lost, i))
+			sigbus_refill(i);
+	return refill_give_up(m, span);
+}
+
 LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
 {
 	struct span span;
@@ -374,7 +386,9 @@ LARDER_PUBLIC int larder_pin(larder_pool *pool, void *addr, size_t bytes)
 
 	if (kind < 0)
 		return kind;
-	result = kind == CHUNK_OBJECTS ? objects_pin(memory(), span) : volatile_pin(memory(), span);
+	result = kind == CHUNK_OBJECTS ? pin_objects(memory(), span) : pin_pages(memory(), span);
+	if (result == LARDER_PURGED)
+		result = refill_pinned(memory(), span);
 	if (result < 0)
 		return explain(result);
 	make_resident(memory(), span);
@@ -388,7 +402,7 @@ LARDER_PUBLIC int larder_unpin(larder_pool *pool, void *addr, size_t bytes)
 
 	if (kind < 0)
 		return kind;
-	return explain(kind == CHUNK_OBJECTS ? objects_unpin(memory(), span) : volatile_unpin(memory(), span));
+	return explain(kind == CHUNK_OBJECTS ? unpin_objects(memory(), span) : unpin_pages(memory(), span));
 }
 
 static void advise_sequential(struct larder_memory *m, struct span span, uint32_t sequential)
@@ -432,7 +446,7 @@ LARDER_PUBLIC int larder_advise(larder_pool *pool, void *addr, size_t bytes, enu
 	if (kind < 0)
 		return kind;
 	if (kind == CHUNK_RANGES)
-		err = volatile_check(memory(), span);
+		err = range_check(memory(), span);
 	else if (kind_of(memory(), span.pool, (const char *)addr + bytes - 1) != CHUNK_OBJECTS)
 		err = -EFAULT;
 	if (err)
@@ -464,7 +478,7 @@ static int check_volatile_options(const struct larder_volatile_options *o)
 	if (o->unit_bytes && (o->unit_bytes < PAGE_BYTES || o->unit_bytes & (o->unit_bytes - 1) ||
 			      o->unit_bytes / PAGE_BYTES > UINT32_MAX))
 		return misuse(-EINVAL, "a unit is 0 or a power of two from 4096 up");
-	if (o->flags & ~LARDER_REMARK || o->reserved[0] || o->reserved[1] || o->reserved[2])
+	if (o->flags & ~(LARDER_REMARK | LARDER_EMPTY) || o->reserved[0] || o->reserved[1] || o->reserved[2])
 		return misuse(-EINVAL, "unknown flags, or a reserved field is not 0");
 	return 0;
 }
@@ -494,6 +508,10 @@ LARDER_PUBLIC int larder_volatile(larder_pool *pool, void *addr, size_t bytes,
 		err = check_volatile_options(o);
 	if (!err && o->refill)
 		err = prepare_refill();
+	if (!err && o->flags & LARDER_EMPTY && process_is_managed())
+		err = (int)reclaim_ask(
+			&process_service()->reclaim,
+			&(struct reclaim_request){ .kind = REQUEST_WATCH, .first = span.first, .pages = span.pages });
 	return err ? err : explain(volatile_mark(memory(), span, o));
 }
 
@@ -636,13 +654,16 @@ LARDER_PUBLIC int larder_pool_get_stats(larder_pool *pool, struct larder_pool_st
 	};
 	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++)
 		to->pages[kind] = (uint64_t)region_pool_counted(&memory()->region, number, (enum larder_page_kind)kind);
-	volatile_stats(memory(), number, to);
+	ranges_stats(memory(), number, to);
 	return 0;
 }
 
 LARDER_PUBLIC int larder_handle_sigbus(void *siginfo)
 {
-	return sigbus_serve(siginfo);
+	int saved_errno = errno, served = sigbus_serve(siginfo);
+
+	errno = saved_errno;
+	return served;
 }
 
 LARDER_PUBLIC int64_t larder_reclaim(uint64_t bytes)

@@ -19,6 +19,11 @@ struct larder_events {
 	_Atomic int internal_fd;	 /* the same in the internal threads' table; 0 = none */
 };
 
+static inline int events_are_wanted(const struct larder_events *e)
+{
+	return atomic_load_explicit(&e->internal_fd, memory_order_acquire) != 0;
+}
+
 /* Reclaim thread. */
 static inline void events_push(struct larder_events *e, const struct larder_purge_event *event)
 {

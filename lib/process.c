@@ -10,19 +10,20 @@
 #include "discard.h"
 #include "api.h"
 #include "limit.h"
+#include "range.h"
 #include "service.h"
 #include "shared.h"
 #include "stats.h"
-#include "volatile.h"
 
 #include <pthread.h>
 
 static struct larder_service service;
-static _Atomic int managed; /* 1 once started; 0 again in a forked child */
+static _Atomic int watching; /* 1: the system is watched, or is not to be */
+static _Atomic int managed;  /* 1 once started; 0 again in a forked child */
 
 static int check_options(const struct larder_options *o)
 {
-	if (o->flags || o->limit_percent > 100 || (o->limit_bytes && o->limit_percent))
+	if (o->flags & ~LARDER_IGNORE_SYSTEM || o->limit_percent > 100 || (o->limit_bytes && o->limit_percent))
 		return -EINVAL;
 	return o->limit_bytes && o->limit_bytes < LARDER_LIMIT_MIN_BYTES ? -EINVAL : 0;
 }
@@ -40,11 +41,18 @@ static int start_service(const struct larder_options *o, const struct process_se
 	return err;
 }
 
+void process_watch_system(void)
+{
+	if (process_is_managed() && !atomic_exchange(&watching, 1))
+		reclaim_ask(&service.reclaim, &(struct reclaim_request){ .kind = REQUEST_WATCH_SYSTEM });
+}
+
 /* Shared volatile memory has grown in this process. */
 static void count_shared(uint64_t bytes)
 {
 	if (!process_is_managed())
 		return;
+	process_watch_system();
 	atomic_fetch_add(&service.memory.pressure.shared_bytes, bytes);
 	pressure_notice(&service.memory, REGION_HEAP);
 }
@@ -63,6 +71,7 @@ int process_start(const struct process_setup *setup)
 		err = start_service(&o, setup);
 	if (err)
 		return err;
+	atomic_store(&watching, (o.flags & LARDER_IGNORE_SYSTEM) != 0);
 	atomic_store(&managed, 1);
 	atomic_store(&shared_filled, count_shared);
 	err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
@@ -97,7 +106,7 @@ int process_get_stats(struct larder_stats *to)
 {
 	if (!process_is_managed())
 		return -ENOTCONN;
-	volatile_publish(&service.memory);
+	ranges_publish(&service.memory);
 	*to = *stats;
 	pressure_publish(&service.memory, to);
 	return 0;
@@ -114,12 +123,12 @@ void process_before_fork(void)
 	pool_lock();
 	if (process_is_managed())
 		reclaim_freeze(&service.reclaim);
-	volatile_lock_all(&service.memory);
+	ranges_lock_all(&service.memory);
 }
 
 static void unlock_after_fork(void)
 {
-	volatile_unlock_all(&service.memory);
+	ranges_unlock_all(&service.memory);
 	if (process_is_managed())
 		reclaim_thaw(&service.reclaim);
 	pool_unlock();
@@ -139,7 +148,7 @@ void process_after_fork_child(void)
 		atomic_store(&managed, 0);
 		reclaim_detach(&service.reclaim);
 	}
-	volatile_unlock_all(&service.memory);
+	ranges_unlock_all(&service.memory);
 	pool_unlock();
 }
 

@@ -31,6 +31,12 @@ int process_advise(void *addr, size_t bytes, int advice, int *result);
 /* The service, once it has been started; in a forked child too. Else NULL. */
 struct larder_service *process_service(void);
 
+/*
+ * From now on volatile memory goes when memory is short outside the process, too. Programs that have none are spared
+ * the thread. Called when the first pool is made and when shared memory is first used; does nothing the second time.
+ */
+void process_watch_system(void);
+
 int process_get_stats(struct larder_stats *to);
 
 /* Around fork: before it, then after it in the parent and in the child. */

@@ -116,7 +116,8 @@ static void choose(struct larder_memory *m, struct larder_purger *p, unsigned po
 {
 	p->candidates = 0;
 	p->more = 0;
-	for_each_block(m, pool, block, shard) look_at_block(m, p, block, shard, from, upto);
+	for_each_block (m, pool, block, shard)
+		look_at_block(m, p, block, shard, from, upto);
 	sort(p);
 }
 
@@ -251,7 +252,8 @@ static uint64_t purge_segment(struct larder_memory *m, const struct purge_candid
 		mutex_unlock(&shard->lock);
 		freed += drop(m, s, run);
 		pressure_lock(m, &shard->lock);
-		tell(m, shard_pool(shard), s, run, reason);
+		if (events_are_wanted(&m->pools[shard_pool(shard)].events))
+			tell(m, shard_pool(shard), s, run, reason);
 		from = run.first + run.pages;
 		segment_end(shard, s);
 		atomic_store_explicit(&m->pools[shard_pool(shard)].inflation, c->key, memory_order_relaxed);
@@ -271,8 +273,7 @@ static uint64_t purge_retouched(struct larder_memory *m, unsigned pool)
 
 	if (atomic_exchange(&m->pools[pool].retouched, 0) == 0)
 		return 0;
-	for_each_block(m, pool, block, shard)
-	{
+	for_each_block (m, pool, block, shard) {
 		pressure_lock(m, &shard->lock);
 		for (uint32_t id = block * SEGMENT_BLOCK; id < (block + 1) * SEGMENT_BLOCK; id++) {
 			const struct larder_segment *s = segment_at(&m->segments, id);

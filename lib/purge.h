@@ -6,7 +6,7 @@
 
 #include "memory.h"
 
-enum { PURGE_CANDIDATES = 512 };
+enum { PURGE_CANDIDATES = 4096 };
 
 /* One candidate: a segment as it was when it was seen. */
 struct purge_candidate {

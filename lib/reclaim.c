@@ -92,6 +92,19 @@ static void watch_all(struct larder_memory *m, unsigned pool)
 	}
 }
 
+/* Returns 0, or the error of the first chunk that cannot be watched. The span may be wrong: the caller checks it later.
+ */
+static int watch_span(struct larder_memory *m, size_t first, size_t pages)
+{
+	size_t chunks = region_used_chunks(&m->region);
+	int err = 0;
+
+	for (size_t c = first / CHUNK_PAGES; !err && c < chunks && c <= (first + pages - 1) / CHUNK_PAGES; c++)
+		if (!chunk_is_watched(&m->region.chunks[c]))
+			err = evict_watch(m, c);
+	return err;
+}
+
 /*
  * Memory that the allocator has freed but still holds goes first: it is worth nothing. A program thread does it, since
  * the allocator's own data is managed memory; waiting for it is bounded, since it may itself wait for us.
@@ -362,6 +375,11 @@ static int64_t adopt(int fd)
 	return own;
 }
 
+static void on_system_pressure(void *arg, enum system_level level)
+{
+	reclaim_system_pressure(arg, level);
+}
+
 static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 {
 	struct larder_memory *m = r->memory;
@@ -372,12 +390,16 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 	case REQUEST_EVICT_RANGE:
 		watch_all(m, q->pool);
 		return (int64_t)evict_range(m, &r->restorer, q->first, q->pages) * PAGE_BYTES;
+	case REQUEST_WATCH:
+		return watch_span(m, q->first, q->pages);
 	case REQUEST_PURGE:
 		return (int64_t)purge(m, &r->purger, q->pool, q->upto, q->bytes, LARDER_PURGE_REQUESTED);
 	case REQUEST_ADOPT:
 		return adopt(q->fd);
 	case REQUEST_DISOWN:
 		return sys_close(q->fd);
+	case REQUEST_WATCH_SYSTEM:
+		return system_open(&r->system, NULL) > 0 ? system_start(&r->system, on_system_pressure, r) : 0;
 	}
 	return -EINVAL;
 }
@@ -589,7 +611,7 @@ int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *requ
 	return result;
 }
 
-void reclaim_system_pressure(struct larder_reclaim *r, uint32_t level)
+void reclaim_system_pressure(struct larder_reclaim *r, enum system_level level)
 {
 	_Atomic uint32_t *now = &r->memory->pressure.system_level;
 	uint32_t seen = atomic_load(now);

@@ -6,6 +6,7 @@
 
 #include "purge.h"
 #include "restore.h"
+#include "system.h"
 
 /* Set by the reclaim thread when everything is resident; cleared by it, in one step with seeing no thread in fork. */
 #define RECLAIM_FROZEN ((uint32_t)1 << 31)
@@ -14,9 +15,11 @@
 enum reclaim_request_kind {
 	REQUEST_EVICT,	     /* bytes: take out about so much */
 	REQUEST_EVICT_RANGE, /* first, pages: take these out */
+	REQUEST_WATCH,	     /* first, pages: put their chunks under watch, so that they can be trapped */
 	REQUEST_PURGE,	     /* pool, upto, bytes: purge volatile memory */
 	REQUEST_ADOPT,	     /* fd: make the program's descriptor one of the internal threads' too */
-	REQUEST_DISOWN	     /* fd: close such a descriptor */
+	REQUEST_DISOWN,	     /* fd: close such a descriptor */
+	REQUEST_WATCH_SYSTEM /* purge when memory is short outside the process, too */
 };
 
 struct reclaim_request {
@@ -31,6 +34,7 @@ struct larder_reclaim {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
 	struct larder_purger purger;
+	struct larder_system system;
 
 	/* Reclaim thread only. */
 	unsigned idle_turns;	    /* turns of the clock in a row that evicted next to nothing */
@@ -70,7 +74,7 @@ void reclaim_detach(struct larder_reclaim *r);
  * errno. Program threads. */
 int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request);
 
-/* Memory is short outside this process: enum system_level. Any thread. */
-void reclaim_system_pressure(struct larder_reclaim *r, uint32_t level);
+/* Memory is short outside this process: have volatile memory purged accordingly. Any thread. */
+void reclaim_system_pressure(struct larder_reclaim *r, enum system_level level);
 
 #endif

@@ -18,13 +18,26 @@ int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, in
 	w->uffd = uffd;
 	w->scratch = store_scratch(&m->store);
 	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
-	return w->scratch && w->bounce ? 0 : -ENOMEM;
+	if (w->scratch && w->bounce)
+		return 0;
+	restorer_close(w, m);
+	return -ENOMEM;
+}
+
+void restorer_close(struct larder_restorer *w, struct larder_memory *m)
+{
+	store_scratch_free(&m->store, w->scratch);
+	if (w->bounce)
+		sys_munmap(w->bounce, (size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
+	*w = (struct larder_restorer){ 0 };
 }
 
 int restorer_open(struct larder_restorer *w, struct larder_memory *m)
 {
+	int err = restorer_open_program(w, m, m->uffd);
+
 	w->internal = 1;
-	return restorer_open_program(w, m, m->uffd);
+	return err;
 }
 
 void restore_wake(struct larder_memory *m, size_t index)

@@ -22,6 +22,7 @@ struct larder_restorer {
 int restorer_open(struct larder_restorer *w, struct larder_memory *m);
 /* For program threads; any userfaultfd of the process will do. */
 int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd);
+void restorer_close(struct larder_restorer *w, struct larder_memory *m);
 
 /*
  * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was

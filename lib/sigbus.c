@@ -6,11 +6,11 @@
  */
 #include "sigbus.h"
 
+#include "refill.h"
 #include "resolve.h"
 #include "stats.h"
 #include "sys.h"
 #include "uffd.h"
-#include "volatile.h"
 
 enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 };
 
@@ -20,37 +20,53 @@ static struct larder_memory *memory; /* NULL until open */
 static int program_uffd = -1;
 static struct sigaction previous;
 
-/* ---- restorers: one for each thread that is in the handler ---- */
-
+/*
+ * ---- restorers: one for each thread that is in the handler, nested calls included ----
+ *
+ * These few are kept; threads beyond them map one for as long as they need it. A thread may be in a callback for long,
+ * and that callback may need another.
+ */
 static struct larder_restorer restorers[RESTORERS];
 static _Atomic uint64_t taken; /* bit n: restorer n is in use */
 
+static int is_kept(const struct larder_restorer *w)
+{
+	return w >= restorers && w < restorers + RESTORERS;
+}
+
+static struct larder_restorer *take_kept(void)
+{
+	uint64_t bits = atomic_load(&taken);
+
+	while (~bits) {
+		unsigned n = (unsigned)__builtin_ctzll(~bits);
+
+		if (atomic_compare_exchange_weak(&taken, &bits, bits | (uint64_t)1 << n))
+			return &restorers[n];
+	}
+	return NULL;
+}
+
+/* Memory may be short for a while: then this waits. */
 static struct larder_restorer *take_restorer(void)
 {
-	for (;;) {
-		uint64_t bits = atomic_load(&taken);
+	struct larder_restorer *w = take_kept();
 
-		if (~bits == 0) {
-			sys_yield();
-		} else {
-			unsigned n = (unsigned)__builtin_ctzll(~bits);
-
-			if (atomic_compare_exchange_weak(&taken, &bits, bits | (uint64_t)1 << n))
-				return &restorers[n];
-		}
-	}
-}
-
-static void give_back_restorer(const struct larder_restorer *w)
-{
-	atomic_fetch_and(&taken, ~((uint64_t)1 << (w - restorers)));
-}
-
-/* Mapped at the first use. Memory may be short for a while. */
-static void open_restorer(struct larder_restorer *w)
-{
+	while (!w && !(w = sys_map(PAGE_BYTES)))
+		sys_yield();
 	while (!w->bounce && restorer_open_program(w, memory, program_uffd) < 0)
 		sys_yield();
+	return w;
+}
+
+static void give_back_restorer(struct larder_restorer *w)
+{
+	if (is_kept(w)) {
+		atomic_fetch_and(&taken, ~((uint64_t)1 << (w - restorers)));
+		return;
+	}
+	restorer_close(w, memory);
+	sys_munmap(w, PAGE_BYTES);
 }
 
 /* ---- refilling ---- */
@@ -64,7 +80,7 @@ static int call_refill(struct larder_restorer *w, const struct refill *q)
 	if (buffer) {
 		err = q->refill(q->cookie, region_address(&memory->region, q->unit.first), buffer, bytes);
 		if (!err)
-			volatile_install(memory, w, q, buffer);
+			refill_install(memory, w, q, buffer);
 		if (buffer != w->bounce)
 			sys_munmap(buffer, bytes);
 	}
@@ -76,9 +92,20 @@ static int spring_trap(struct larder_restorer *w, size_t index)
 {
 	struct refill refill;
 
-	if (!volatile_trap(memory, region_chunk(&memory->region, index)->owner.pool, index, &refill))
+	if (!refill_find(memory, region_chunk(&memory->region, index)->owner.pool, index, &refill))
 		return 1; /* not any more */
 	return refill.refill && call_refill(w, &refill);
+}
+
+void sigbus_refill(size_t index)
+{
+	struct larder_restorer *w;
+
+	if (!memory || !(page_load(&memory->region.pages[index]) & PAGE_TRAP))
+		return;
+	w = take_restorer();
+	spring_trap(w, index);
+	give_back_restorer(w);
 }
 
 /* ---- inline faults ---- */
@@ -182,7 +209,6 @@ int sigbus_serve(const siginfo_t *info)
 	if (!chunk->owner.inline_faults && !(word & PAGE_TRAP))
 		return page_is_busy(word) || may_try_again(info->si_addr);
 	w = take_restorer();
-	open_restorer(w);
 	served = chunk->owner.inline_faults ? serve_timed(w, index) : spring_trap(w, index);
 	give_back_restorer(w);
 	return served;

@@ -20,6 +20,10 @@
  */
 int sigbus_open(struct larder_memory *m, struct larder_reclaim *r);
 
+/* If a touch of the page would call a refill callback, do what the touch would do; a callback that fails changes
+ * nothing. */
+void sigbus_refill(size_t index);
+
 /* Deal with a fault. Returns 1 when the access can be tried again, 0 when it is not Larder's. */
 int sigbus_serve(const siginfo_t *info);
 

@@ -69,6 +69,12 @@ void *store_scratch(const struct larder_store *store)
 	return sys_map(round_up(store->scratch_bytes + 1));
 }
 
+void store_scratch_free(const struct larder_store *store, void *scratch)
+{
+	if (scratch)
+		sys_munmap(scratch, round_up(store->scratch_bytes + 1));
+}
+
 /* Most pages differ in their first two words; the last one is looked at early because zeroed tails are common. */
 static int is_same_filled(const void *page, uint64_t *word)
 {

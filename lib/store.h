@@ -46,6 +46,7 @@ void store_close(struct larder_store *store);
 
 /* Map scratch memory for one calling thread. NULL when there is none. */
 void *store_scratch(const struct larder_store *store);
+void store_scratch_free(const struct larder_store *store, void *scratch);
 
 /*
  * Store a copy of one page in one of the tiers whose bit (1 << index) is in `tiers`; 0: nowhere. Returns 0 and its

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -92,6 +93,11 @@ static inline long sys_read(int fd, void *buffer, size_t bytes)
 	return sys_call3(SYS_read, fd, (long)buffer, (long)bytes);
 }
 
+static inline long sys_pread(int fd, void *buffer, size_t bytes, off_t offset)
+{
+	return sys_call6(SYS_pread64, fd, (long)buffer, (long)bytes, offset, 0, 0);
+}
+
 static inline long sys_write(int fd, const void *buffer, size_t bytes)
 {
 	return sys_call3(SYS_write, fd, (long)buffer, (long)bytes);
@@ -100,6 +106,19 @@ static inline long sys_write(int fd, const void *buffer, size_t bytes)
 static inline long sys_ioctl(int fd, unsigned long request, void *argument)
 {
 	return sys_call3(SYS_ioctl, fd, (long)request, (long)argument);
+}
+
+static inline long sys_eventfd(unsigned count, int flags)
+{
+	return sys_call3(SYS_eventfd2, count, flags, 0);
+}
+
+/* timeout_ns < 0: no limit. */
+static inline long sys_poll(struct pollfd *fds, unsigned count, int64_t timeout_ns)
+{
+	struct timespec t = { .tv_sec = (time_t)(timeout_ns / 1000000000), .tv_nsec = (long)(timeout_ns % 1000000000) };
+
+	return sys_call6(SYS_ppoll, (long)fds, count, timeout_ns < 0 ? 0 : (long)&t, 0, 0, 0);
 }
 
 static inline int sys_gettid(void)

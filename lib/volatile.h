@@ -11,68 +11,14 @@
 #ifndef LARDER_VOLATILE_H
 #define LARDER_VOLATILE_H
 
-#include "restore.h"
+#include "span.h"
 
-/* A page range, or a part of one: the pool's pages [first, first + pages). */
-struct span {
-	unsigned pool;
-	size_t first, pages;
-};
-
-/* Record a new page range. Returns 0 or -ENOMEM. */
-int volatile_add_range(struct larder_memory *m, struct span span);
-
-/* Forget the page range that starts at `first`. Returns its pages; -EFAULT: none starts there; -EBUSY: pinned. */
-int64_t volatile_remove_range(struct larder_memory *m, unsigned pool, size_t first);
-
-/* Is the span in one page range of the pool? Returns 0 or -EFAULT. */
-int volatile_check(struct larder_memory *m, struct span span);
-
-/* See larder_volatile(), with options that are in range. */
+/* See larder_volatile() and its like, with options that are in range. */
 int volatile_mark(struct larder_memory *m, struct span span, const struct larder_volatile_options *o);
 int volatile_end(struct larder_memory *m, struct span span, unsigned flags, unsigned char *lost);
 int volatile_refilled(struct larder_memory *m, struct span span);
 int volatile_query(struct larder_memory *m, struct span span, unsigned char *lost);
 int volatile_used(struct larder_memory *m, unsigned pool, size_t index);
 int volatile_discard(struct larder_memory *m, struct span span);
-
-/* Pins only keep pages from leaving; the caller makes them resident. */
-int volatile_pin(struct larder_memory *m, struct span span);
-int volatile_unpin(struct larder_memory *m, struct span span);
-
-/* The same for pages of objects. */
-int objects_pin(struct larder_memory *m, struct span span);
-int objects_unpin(struct larder_memory *m, struct span span);
-int objects_are_pinned(struct larder_memory *m, struct span span);
-
-/* The pool is destroyed: forget its page ranges and its statistics. */
-void volatile_forget(struct larder_memory *m, unsigned pool);
-
-/* Is anything of the pool pinned? */
-int volatile_is_pinned(struct larder_memory *m, unsigned pool);
-
-/* What to do about a touch of a trapped page. */
-struct refill {
-	larder_refill_fn *refill; /* NULL: the touch raises SIGBUS */
-	void *cookie;
-	struct span unit;
-};
-
-/* Returns 1 when the page is still trapped by a volatile range, else 0: the touch can be tried again. */
-int volatile_trap(struct larder_memory *m, unsigned pool, size_t index, struct refill *refill);
-
-/* The callback has made the unit's content: install it, unless the range is not volatile any more. */
-void volatile_install(struct larder_memory *m, struct larder_restorer *w, const struct refill *refill,
-		      const char *content);
-
-/* Sum up a pool's statistics. */
-void volatile_stats(const struct larder_memory *m, unsigned pool, struct larder_pool_stats *to);
-
-/* Bring the statistics page up to date. Program threads. */
-void volatile_publish(struct larder_memory *m);
-
-/* Around fork: take every shard's lock, with no segment busy, and let go of them; in the child too. */
-void volatile_lock_all(struct larder_memory *m);
-void volatile_unlock_all(struct larder_memory *m);
 
 #endif

@@ -6,7 +6,7 @@ set -eu
 
 # What internal threads may call. Memory functions work on what they are given; clock_gettime is the vDSO's; LZ4 is called with
 # memory of ours. The sanitizers' names are in sanitizer builds only.
-allowed='^(memcpy|memmove|memset|memcmp|clock_gettime|LZ4_[A-Za-z_]*|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)$'
+allowed='^(memcpy|memmove|memset|memcmp|strlen|clock_gettime|LZ4_[A-Za-z_]*|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)$'
 
 # Objects that run on program threads only: allocator hooks, the public functions, the SIGBUS handler, the command line's parser.
 program='^(api|arena|larder|preload|process|limit|shared_open|sigbus)\.'

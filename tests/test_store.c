@@ -235,7 +235,8 @@ static void e2big_only_when_no_tier_gains(void **state)
 	make_noise(noise);
 	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -E2BIG);
 	faults[0] = (struct faults){ .put_error = -EIO, .times = 1, .opened = 1 };
-	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -EIO); /* the first may take it another time */
+	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place),
+			 -EIO); /* the first may take it another time */
 	faults[1] = (struct faults){ .put_error = -ENOSPC, .times = 1, .opened = 1 };
 	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -ENOSPC);
 	assert_int_equal(tier(0).objects + tier(1).objects, 0);

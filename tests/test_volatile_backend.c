@@ -43,7 +43,8 @@ static int start(void **state)
 	static const struct arena_allocator jemalloc = {
 		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
 	};
-	static const struct larder_options options = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB };
+	static const struct larder_options options = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB,
+						       .flags = LARDER_IGNORE_SYSTEM };
 	static const struct larder_backend_ops *const tiers[] = { &guarded };
 	struct process_setup setup = { .options = &options, .allocator = &jemalloc, .tiers = tiers, .ntiers = 1 };
 	int err;

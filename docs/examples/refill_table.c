@@ -7,7 +7,7 @@
  * purged, the first touch calls refill(), which computes that page alone.
  *
  * What is handed to the kernel is another matter, since the kernel cannot call refill(): it is
- * pinned, and what pinning finds lost is computed before the system call.
+ * pinned for the time of the system call, and pinning makes what is lost again.
  *
  *   refill_table [TABLE_MIB [LIMIT_MIB [THREADS [READS]]]]
  *
@@ -26,7 +26,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MIB = 1 << 20, STEP_BYTES = MIB, SLICE_BYTES = MIB, THREADS_MAX = 64 };
+enum { MIB = 1 << 20, SLICE_BYTES = MIB, THREADS_MAX = 64 };
 
 static uint64_t table_mib, threads, reads;
 static larder_pool *pool;
@@ -67,9 +67,7 @@ static int refill(void *cookie, void *addr, void *buffer, size_t bytes)
 	return 0;
 }
 
-/*
- * A page that was never written reads as zeroes, and is not lost: so every page is computed
- * once, step by step. What is computed is volatile at once and makes room for the next.
+/* Nothing is computed yet: the table is empty, and pages are made when they are first touched.
  */
 static void table_make(size_t bytes)
 {
@@ -77,6 +75,7 @@ static void table_make(size_t bytes)
 		.on_touch = LARDER_TOUCH_REFILL,
 		.unit_bytes = LARDER_UNIT_PAGE,
 		.refill = refill,
+		.flags = LARDER_EMPTY,
 	};
 	void *pages;
 	int err = larder_pages_alloc(pool, bytes, &pages);
@@ -84,14 +83,9 @@ static void table_make(size_t bytes)
 	if (err)
 		die("larder_pages_alloc", err);
 	table = options.cookie = pages;
-	for (size_t done = 0; done < bytes; done += STEP_BYTES) {
-		size_t first = done / sizeof(*table);
-
-		compute(first, table + first, STEP_BYTES / sizeof(*table));
-		err = larder_volatile(pool, table + first, STEP_BYTES, &options);
-		if (err)
-			die("larder_volatile", err);
-	}
+	err = larder_volatile(pool, table, bytes, &options);
+	if (err)
+		die("larder_volatile", err);
 }
 
 static void *read_some(void *seed)
@@ -124,27 +118,6 @@ static void read_with_threads(void)
 		pthread_join(thread[i], NULL);
 }
 
-/*
- * Pin [slice, slice + bytes) and make again what is lost of it. While that lasts, other threads
- * must not read the slice: what is lost and pinned reads as zeroes.
- */
-static void slice_pin(uint32_t *slice, size_t bytes)
-{
-	unsigned char lost[SLICE_BYTES / LARDER_UNIT_PAGE];
-	size_t page = LARDER_UNIT_PAGE / sizeof(*slice);
-	int state = larder_pin(pool, slice, bytes);
-
-	if (state == LARDER_PURGED) {
-		state = larder_query(pool, slice, bytes, lost);
-		for (size_t i = 0; state > 0 && i < bytes / LARDER_UNIT_PAGE; i++)
-			if (lost[i])
-				compute(slice + i * page - table, slice + i * page, page);
-		state = larder_refilled(pool, slice, bytes);
-	}
-	if (state < 0)
-		die("pinning", state);
-}
-
 /* Let the kernel read a slice of the table, as if to send it somewhere, and look at what
  * arrived. */
 static void write_slice(size_t first)
@@ -152,7 +125,9 @@ static void write_slice(size_t first)
 	static uint32_t arrived[SLICE_BYTES / sizeof(*table)];
 	int err, fd = memfd_create("slice", MFD_CLOEXEC);
 
-	slice_pin(table + first, SLICE_BYTES);
+	err = larder_pin(pool, table + first, SLICE_BYTES);
+	if (err) /* LARDER_PURGED: refill() has failed, which ours never does */
+		die("larder_pin", err);
 	if (fd < 0 || write(fd, table + first, SLICE_BYTES) != SLICE_BYTES)
 		die("write", -errno);
 	err = larder_unpin(pool, table + first, SLICE_BYTES);

@@ -34,8 +34,11 @@ struct larder_options {
 	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
 	unsigned
 		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = use limit_bytes */
-	unsigned flags;	       /* must be 0 */
+	unsigned flags;	       /* LARDER_IGNORE_SYSTEM or 0 */
 };
+
+/* Purge volatile memory for the limits and on request only, not when memory is short outside this process. */
+#define LARDER_IGNORE_SYSTEM 1u
 
 /*
  * Start the service in this process and put jemalloc's arenas into the managed region.
@@ -169,7 +172,7 @@ int larder_discard(larder_pool *pool, void *addr, size_t bytes);
 /*
  * Pin: make [addr, addr + bytes) resident and keep it so until unpinned, so that it may be handed to system calls and
  * devices. Alignment is free: every page that the range touches is pinned. Pins nest, page by page. Volatile pages are
- * not purged while pinned.
+ * not purged while pinned. Lost pages that have a refill callback are made again by it first, on this thread.
  * returns  LARDER_INTACT; LARDER_PURGED: pinned, but some volatile page of it had been purged (see
  * larder_nonvolatile()); -EFAULT: not in one page range, nor in objects, of this pool; -EINVAL: empty; -EBADF. cost
  * about 100 ns, 2 ns a page, and a fault for each page that is absent.
@@ -237,21 +240,24 @@ struct larder_volatile_options {
 	uint64_t cost_ns;    /* what it takes to make the whole range again; for LARDER_ORDER_COST */
 	larder_refill_fn *refill;
 	void *cookie;	      /* handed to refill */
-	uint32_t flags;	      /* LARDER_REMARK or 0 */
+	uint32_t flags;	      /* LARDER_REMARK, LARDER_EMPTY */
 	uint32_t reserved[3]; /* must be 0 */
 };
 
 /* Pages that are volatile already are accepted and get the new options; otherwise -EEXIST. */
 #define LARDER_REMARK 1u
 
+/* There is no content yet, or none worth keeping: every page is lost from the start, as if purged. */
+#define LARDER_EMPTY 2u
+
 /*
  * Mark [addr, addr + bytes) volatile. From now on its content may go at any time.
  * options  copied; NULL = priority 0, whole range at once, zero-fill.
- * returns  0; -EINVAL: not aligned to 4096, empty, or an option out of range; -EFAULT: not in one page range of this
- * pool; -EEXIST: some page of it is volatile already; -EBUSY: some page of it is pinned; -ENOMEM: no memory for the
- *          record; -EBADF.
- * cost     below 100 ns for a range that was marked with the same bounds before; no system call. Splitting a range adds
- *          less than 1 ns a page.
+ * Pages that are lost already stay lost. Where touches are trapped (refill, SIGBUS), what their owner has written to
+ * them without larder_refilled() is dropped; so it is when they are unpinned. returns  0; -EINVAL: not aligned to 4096,
+ * empty, or an option out of range; -EFAULT: not in one page range of this pool; -EEXIST: some page of it is volatile
+ * already; -EBUSY: some page of it is pinned; -ENOMEM: no memory for the record; -EBADF. cost     below 100 ns for a
+ * range that was marked with the same bounds before; no system call. Splitting a range adds less than 1 ns a page.
  */
 int larder_volatile(larder_pool *pool, void *addr, size_t bytes, const struct larder_volatile_options *options);
 
@@ -334,7 +340,8 @@ int larder_pool_get_stats(larder_pool *pool, struct larder_pool_stats *stats);
 
 /*
  * For programs with a SIGBUS handler of their own, installed after Larder's: call this first in it, with the siginfo_t.
- * May be called from a signal handler.
+ * May be called from a signal handler; errno is kept. (Larder's own handler calls the one that was there before it for
+ * faults that are not Larder's.)
  * returns  1: the fault was Larder's and is dealt with, return and go on; 0: not Larder's.
  */
 int larder_handle_sigbus(void *siginfo);
