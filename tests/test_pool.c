@@ -312,6 +312,39 @@ static void inline_faults_bring_the_content_back(void **state)
 	pool_end(pool);
 }
 
+/* Fresh memory all the time, so that there is always a chunk that reclaim puts under watch while it is touched. */
+static void *keep_growing(void *arg)
+{
+	larder_pool *pool = arg;
+
+	for (int n = 0; n < 24; n++) {
+		void *base;
+
+		if (larder_pages_alloc(pool, 4 * MIB, &base))
+			return (void *)1;
+		for (size_t i = 0; i < 4 * PAGES_PER_MIB; i++)
+			*(volatile uint64_t *)((char *)base + i * PAGE) = i;
+	}
+	return NULL;
+}
+
+static void fresh_memory_can_be_touched_while_it_is_put_under_watch(void **state)
+{
+	larder_pool *pool =
+		pool_new(&(struct larder_pool_options){ .limit_bytes = 4 * MIB, .fault_mode = LARDER_FAULT_INLINE });
+	pthread_t threads[4];
+	void *failed;
+
+	(void)state;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&threads[i], NULL, keep_growing, pool);
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], &failed);
+		assert_null(failed);
+	}
+	pool_end(pool);
+}
+
 static int file_of(size_t pages, uint64_t generation)
 {
 	int fd = memfd_create("content", MFD_CLOEXEC);
@@ -591,6 +624,7 @@ int main(void)
 		cmocka_unit_test(a_limit_holds_although_an_earlier_pool_had_none),
 		cmocka_unit_test(without_tiers_nothing_is_ever_stored),
 		cmocka_unit_test(inline_faults_bring_the_content_back),
+		cmocka_unit_test(fresh_memory_can_be_touched_while_it_is_put_under_watch),
 		cmocka_unit_test(the_kernel_may_use_pinned_pages_of_an_inline_pool),
 		cmocka_unit_test(a_read_into_unpinned_pages_of_an_inline_pool_is_right_or_fails),
 		cmocka_unit_test(pinned_pages_are_never_taken_out),
