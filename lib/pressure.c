@@ -156,6 +156,19 @@ void pressure_wake_reclaim(struct larder_memory *m)
 		event_post(&m->pressure.wanted);
 }
 
+static int is_unmet(const struct larder_memory *m, unsigned pool)
+{
+	return atomic_load_explicit(&m->pools[pool].budget.attained_bytes, memory_order_relaxed) != 0;
+}
+
+void pressure_marked(struct larder_memory *m, unsigned pool)
+{
+	if (!is_unmet(m, REGION_HEAP) && !is_unmet(m, pool))
+		return;
+	atomic_store(&m->pressure.marked, 1);
+	pressure_wake_reclaim(m);
+}
+
 void pressure_ask_to_wake(struct larder_memory *m)
 {
 	atomic_store(&m->pressure.wake_region, 1);

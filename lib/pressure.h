@@ -43,6 +43,7 @@ struct larder_pressure {
 	_Atomic uint32_t suspended;    /* 1: nobody waits for reclaim, which is busy with a fork */
 	_Atomic uint32_t put_off;      /* 1: faults were left unanswered; reclaim wakes the region when it can */
 	_Atomic uint32_t wake_region;  /* 1: a program thread asks the reclaim thread to wake the region */
+	_Atomic uint32_t marked;       /* 1: memory was marked volatile while a limit was unmet */
 	_Atomic uint32_t system_level; /* enum system_level: memory is short outside this process */
 };
 
@@ -72,6 +73,9 @@ void pressure_notice(struct larder_memory *m, unsigned pool);
 
 /* Wake the reclaim thread to look at its requests. */
 void pressure_wake_reclaim(struct larder_memory *m);
+
+/* Memory of the pool was marked volatile: if a limit is unmet, reclaim can do better now. Program threads. */
+void pressure_marked(struct larder_memory *m, unsigned pool);
 
 /* Program threads have no userfaultfd to wake those that wait for a fault: the reclaim thread does it for them. */
 void pressure_ask_to_wake(struct larder_memory *m);

@@ -198,12 +198,12 @@ static void report_unmet(const struct larder_memory *m, unsigned pool)
 	struct larder_text t = { 0 };
 
 	text_string(&t, "the limit of ");
-	text_number(&t, pressure_watermarks(m, pool).limit_bytes >> 20);
-	text_string(&t, pool == REGION_HEAP ? " MiB cannot be met: " : " MiB of a pool cannot be met: ");
-	text_number(&t, pressure_usage_bytes(m, pool) >> 20);
+	text_number(&t, pressure_watermarks(m, pool).limit_bytes >> 10);
+	text_string(&t, pool == REGION_HEAP ? " KiB cannot be met: " : " KiB of a pool cannot be met: ");
+	text_number(&t, pressure_usage_bytes(m, pool) >> 10);
 	text_string(
 		&t,
-		" MiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise ");
+		" KiB in use and nothing more to gain (pinned, incompressible, or all compressed); nothing is lost, raise ");
 	text_string(&t, pool == REGION_HEAP ? "--limit" : "it");
 	log_line(&t);
 }
@@ -214,7 +214,8 @@ static void give_up(struct larder_reclaim *r, unsigned pool)
 	struct larder_memory *m = r->memory;
 	struct larder_budget *budget = &m->pools[pool].budget;
 
-	if (STATS_GET(limit_unmet_events) == 0)
+	if (STATS_GET(limit_unmet_events) == 0 &&
+	    pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).limit_bytes)
 		report_unmet(m, pool);
 	if (atomic_load(&budget->attained_bytes) == 0 && budget->retry_ns == 0)
 		STATS_ADD(limit_unmet_events, 1);
@@ -299,6 +300,19 @@ static uint64_t purge_to_low(struct larder_reclaim *r, unsigned pool)
 	return freed;
 }
 
+/* A limit is unmet and something has become volatile: purge towards the limit itself, and try for it again if it helps.
+ */
+static void purge_to_limit(struct larder_reclaim *r, unsigned pool)
+{
+	struct larder_memory *m = r->memory;
+	struct larder_budget *budget = &m->pools[pool].budget;
+	uint64_t attained = atomic_exchange(&budget->attained_bytes, 0);
+
+	r->next_volatile_ns = 0;
+	if (attained && !purge_to_low(r, pool))
+		atomic_store(&budget->attained_bytes, attained);
+}
+
 static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 {
 	struct larder_memory *m = r->memory;
@@ -344,10 +358,15 @@ static int is_live(const struct larder_memory *m, unsigned pool)
 
 static void reclaim_all(struct larder_reclaim *r)
 {
-	reclaim_to_low(r, REGION_HEAP);
-	for (unsigned pool = 1; pool < REGION_POOLS; pool++)
-		if (is_live(r->memory, pool))
-			reclaim_to_low(r, pool);
+	int marked = (int)atomic_exchange(&r->memory->pressure.marked, 0);
+
+	for (unsigned pool = REGION_HEAP; pool < REGION_POOLS; pool++) {
+		if (pool != REGION_HEAP && !is_live(r->memory, pool))
+			continue;
+		if (marked)
+			purge_to_limit(r, pool);
+		reclaim_to_low(r, pool);
+	}
 }
 
 /* ---- requests ---- */
@@ -505,7 +524,7 @@ static int has_work(const struct larder_reclaim *r)
 	const struct larder_memory *m = r->memory;
 
 	if (has_request(r) || atomic_load(&m->pressure.put_off) || atomic_load(&m->pressure.wake_region) ||
-	    atomic_load(&m->lost_report))
+	    atomic_load(&m->lost_report) || atomic_load(&m->pressure.marked))
 		return 1;
 	if (pressure_is_high(m, REGION_HEAP))
 		return 1;

@@ -104,8 +104,10 @@ int volatile_mark(struct larder_memory *m, struct span span, const struct larder
 	if (!err)
 		mark(m, shard, span, o);
 	mutex_unlock(&shard->lock);
-	if (!err)
+	if (!err) {
 		wait_until_not_written(m, span);
+		pressure_marked(m, span.pool);
+	}
 	return err;
 }
 

@@ -122,8 +122,9 @@ struct larder_pool_options {
  * Make a pool.
  * options  copied; NULL = all defaults.
  * returns  0 and *pool, which the caller destroys; -EINVAL: an option is out of range, or pool is NULL; -ENOTCONN: not
- *          started, or in a forked child; -EMFILE: LARDER_POOLS_MAX pools exist; -ENOMEM; for LARDER_FAULT_INLINE also
- *          what userfaultfd(2) and sigaction(2) say.
+ *          started, or in a forked child; -EMFILE: LARDER_POOLS_MAX pools exist (what a
+ *          pool has used stays set aside for pools of its fault mode, so with both modes it may be fewer); -ENOMEM; for
+ *          LARDER_FAULT_INLINE also what userfaultfd(2) and sigaction(2) say.
  * cost     some 100 us: jemalloc makes an arena.
  */
 enum { LARDER_POOLS_MAX = 256 };
@@ -220,7 +221,11 @@ enum larder_on_touch {
 	LARDER_TOUCH_SIGBUS  /* SIGBUS with the address in si_addr; system calls fail with EFAULT */
 };
 
-/* How much goes at once: any power of two from a page up, counted from where the marked range starts; or all of it. */
+/*
+ * How much goes at once: any power of two from a page up, counted from where the marked range starts; or all of it. A
+ * call for a part of a marked range splits it there: each part then counts its units from its own start, and is a range
+ * of its own.
+ */
 enum { LARDER_UNIT_RANGE = 0, LARDER_UNIT_PAGE = 4096, LARDER_UNIT_CHUNK = 65536 };
 
 /*
@@ -284,7 +289,8 @@ int larder_refilled(larder_pool *pool, void *addr, size_t bytes);
 
 /*
  * What became of [addr, addr + bytes), without changing anything. Volatile pages may be purged at any moment after.
- * returns  LARDER_INTACT, LARDER_PURGED; -EINVAL; -EFAULT; -EBADF. `lost` as for larder_nonvolatile().
+ * returns  LARDER_INTACT, LARDER_PURGED; -EINVAL; -EFAULT; -ENOMEM (with `lost`, above 16 MiB); -EBADF. `lost` as for
+ *          larder_nonvolatile().
  */
 int larder_query(larder_pool *pool, void *addr, size_t bytes, unsigned char *lost);
 
@@ -329,7 +335,8 @@ int larder_purge_events(larder_pool *pool, struct larder_purge_event *events, un
 
 struct larder_pool_stats {
 	uint64_t limit_bytes;
-	uint64_t usage_bytes;		    /* what counts against it */
+	uint64_t usage_bytes; /* what counts against it; memory that no pressure has reached yet counts in full, freed
+				 or not */
 	uint64_t pages[LARDER_PAGES_KINDS]; /* where the pool's pages are: see larder/stats.h */
 	uint64_t pinned_bytes;
 	struct larder_volatile_stats priority[LARDER_PRIORITIES]; /* [0] = obsolete, [1 + p] = priority p */
