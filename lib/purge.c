@@ -2,7 +2,7 @@
  * Purge. See purge.h.
  *
  * Marking a range must cost next to nothing, so nothing is kept sorted: a purge looks at all records of the pool and
- * keeps the best PURGE_CANDIDATES in a heap. One look serves for many ranges. What was found is looked at again, under
+ * keeps the best few thousand (choice.h). One look serves for many ranges. What was found is looked at again, under
  * its lock, when its turn comes.
  *
  * A range is purged run by run. First, under the shard's lock, the pages of the run become LOST and the segment busy;
@@ -17,83 +17,21 @@
 
 /* ---- choosing ---- */
 
-static int goes_before(const struct purge_candidate *a, const struct purge_candidate *b)
-{
-	if (a->class != b->class)
-		return a->class < b->class;
-	if (a->key != b->key)
-		return a->key < b->key;
-	return a->used < b->used || (a->used == b->used && a->id < b->id);
-}
-
-static void swap(struct purge_candidate *a, struct purge_candidate *b)
-{
-	struct purge_candidate t = *a;
-
-	*a = *b;
-	*b = t;
-}
-
-/* The heap has the candidate that goes last on top. */
-static void sift_down(struct purge_candidate *heap, uint32_t n, uint32_t i)
-{
-	for (;;) {
-		uint32_t last = i, left = 2 * i + 1, right = left + 1;
-
-		if (left < n && goes_before(&heap[last], &heap[left]))
-			last = left;
-		if (right < n && goes_before(&heap[last], &heap[right]))
-			last = right;
-		if (last == i)
-			return;
-		swap(&heap[i], &heap[last]);
-		i = last;
-	}
-}
-
-static void sift_up(struct purge_candidate *heap, uint32_t i)
-{
-	for (; i > 0 && goes_before(&heap[(i - 1) / 2], &heap[i]); i = (i - 1) / 2)
-		swap(&heap[i], &heap[(i - 1) / 2]);
-}
-
-static void consider(struct larder_purger *p, const struct purge_candidate *c)
-{
-	if (p->candidates < PURGE_CANDIDATES) {
-		p->heap[p->candidates] = *c;
-		sift_up(p->heap, p->candidates++);
-		return;
-	}
-	p->more = 1;
-	if (goes_before(c, &p->heap[0])) {
-		p->heap[0] = *c;
-		sift_down(p->heap, PURGE_CANDIDATES, 0);
-	}
-}
-
-/* Turn the heap into a list in the order of going. */
-static void sort(struct larder_purger *p)
-{
-	for (uint32_t n = p->candidates; n > 1; n--) {
-		swap(&p->heap[0], &p->heap[n - 1]);
-		sift_down(p->heap, n - 1, 0);
-	}
-}
-
 static int is_purgeable(const struct larder_segment *s)
 {
 	return s->state == SEGMENT_VOLATILE && !s->busy && s->pins == 0 && s->lost < s->pages;
 }
 
-static void look_at_block(struct larder_memory *m, struct larder_purger *p, uint32_t block, struct larder_shard *shard,
-			  unsigned from, unsigned upto)
+static void look_at_block(struct larder_memory *m, struct larder_choice *choice, uint32_t block,
+			  struct larder_shard *shard, unsigned from, unsigned upto)
 {
 	pressure_lock(m, &shard->lock);
 	for (uint32_t id = block * SEGMENT_BLOCK; id < (block + 1) * SEGMENT_BLOCK; id++) {
 		const struct larder_segment *s = segment_at(&m->segments, id);
 
 		if (is_purgeable(s) && s->class >= from && s->class <= upto)
-			consider(p, &(struct purge_candidate){ s->key, s->used, id, s->class });
+			choice_show(choice, &(struct larder_candidate){
+						    .rank = s->class, .key = s->key, .age = s->used, .what = id });
 	}
 	mutex_unlock(&shard->lock);
 }
@@ -112,13 +50,12 @@ static struct larder_shard *block_shard(const struct larder_memory *m, unsigned 
 	return segments_shard(&m->segments, pool, (owner - 1) % SHARDS);
 }
 
-static void choose(struct larder_memory *m, struct larder_purger *p, unsigned pool, unsigned from, unsigned upto)
+static void choose(struct larder_memory *m, struct larder_choice *choice, unsigned pool, unsigned from, unsigned upto)
 {
-	p->candidates = 0;
-	p->more = 0;
+	choice_begin(choice, CHOICE_MAX);
 	for_each_block (m, pool, block, shard)
-		look_at_block(m, p, block, shard, from, upto);
-	sort(p);
+		look_at_block(m, choice, block, shard, from, upto);
+	choice_end(choice);
 }
 
 /* ---- purging one segment ---- */
@@ -230,18 +167,18 @@ static uint64_t drop(struct larder_memory *m, const struct larder_segment *s, st
 }
 
 /* Purge a candidate until `bytes` are given back. Returns how many are. */
-static uint64_t purge_segment(struct larder_memory *m, const struct purge_candidate *c, uint64_t bytes,
+static uint64_t purge_segment(struct larder_memory *m, const struct larder_candidate *c, uint64_t bytes,
 			      enum larder_purge_reason reason)
 {
-	struct larder_shard *shard = segment_shard(&m->segments, c->id);
-	struct larder_segment *s = segment_at(&m->segments, c->id);
+	struct larder_shard *shard = segment_shard(&m->segments, (uint32_t)c->what);
+	struct larder_segment *s = segment_at(&m->segments, (uint32_t)c->what);
 	size_t from = 0;
 	uint64_t freed = 0;
 
 	pressure_lock(m, &shard->lock);
 	if (is_purgeable(s) && watch_span(m, s->first, s->pages))
 		goto out; /* it cannot be watched: reclaim.c reports that */
-	while (freed < bytes && is_purgeable(s) && s->class == c->class && s->key == c->key) {
+	while (freed < bytes && is_purgeable(s) && s->class == c->rank && s->key == c->key) {
 		struct run run =
 			next_run(m, s, from > s->first ? from : s->first, (bytes - freed - 1) / PAGE_BYTES + 1);
 
@@ -290,17 +227,17 @@ static uint64_t purge_retouched(struct larder_memory *m, unsigned pool)
 	return freed_bytes(m, &dropped);
 }
 
-static uint64_t purge_pool(struct larder_memory *m, struct larder_purger *p, unsigned pool, unsigned from,
+static uint64_t purge_pool(struct larder_memory *m, struct larder_choice *choice, unsigned pool, unsigned from,
 			   unsigned upto, uint64_t bytes, enum larder_purge_reason reason)
 {
 	uint64_t freed = purge_retouched(m, pool), before;
 
 	do {
 		before = freed;
-		choose(m, p, pool, from, upto);
-		for (uint32_t i = 0; i < p->candidates && freed < bytes; i++)
-			freed += purge_segment(m, &p->heap[i], bytes - freed, reason);
-	} while (p->more && freed < bytes && freed > before);
+		choose(m, choice, pool, from, upto);
+		for (uint32_t i = 0; i < choice->count && freed < bytes; i++)
+			freed += purge_segment(m, &choice->kept[i], bytes - freed, reason);
+	} while (choice->more && freed < bytes && freed > before);
 	return freed;
 }
 
@@ -349,7 +286,7 @@ static uint64_t share(uint64_t bytes, uint64_t has, uint64_t total)
 }
 
 /* One class of all pools, from each in proportion to what it has. */
-static uint64_t purge_class(struct larder_memory *m, struct larder_purger *p, unsigned class, uint64_t bytes,
+static uint64_t purge_class(struct larder_memory *m, struct larder_choice *choice, unsigned class, uint64_t bytes,
 			    enum larder_purge_reason reason)
 {
 	uint64_t total = 0, freed = 0;
@@ -361,19 +298,19 @@ static uint64_t purge_class(struct larder_memory *m, struct larder_purger *p, un
 		uint64_t has = is_live(m, pool) ? class_bytes(m, pool, class) : 0;
 
 		if (has)
-			freed += purge_pool(m, p, pool, class, class, share(bytes, has, total), reason);
+			freed += purge_pool(m, choice, pool, class, class, share(bytes, has, total), reason);
 	}
 	return freed;
 }
 
-uint64_t purge(struct larder_memory *m, struct larder_purger *p, unsigned pool, unsigned upto, uint64_t bytes,
+uint64_t purge(struct larder_memory *m, struct larder_choice *choice, unsigned pool, unsigned upto, uint64_t bytes,
 	       enum larder_purge_reason reason)
 {
 	uint64_t freed = 0;
 
 	if (pool != REGION_HEAP)
-		return is_live(m, pool) ? purge_pool(m, p, pool, 0, upto, bytes, reason) : 0;
+		return is_live(m, pool) ? purge_pool(m, choice, pool, 0, upto, bytes, reason) : 0;
 	for (unsigned class = 0; class <= upto && freed < bytes; class ++)
-		freed += purge_class(m, p, class, bytes - freed, reason);
+		freed += purge_class(m, choice, class, bytes - freed, reason);
 	return freed;
 }

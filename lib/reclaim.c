@@ -257,9 +257,9 @@ static uint64_t purge_process(struct larder_reclaim *r, unsigned upto, uint64_t 
 	uint64_t freed = 0, shared = 0;
 
 	if (atomic_load(&m->pressure.shared_bytes) == 0)
-		return purge(m, &r->purger, REGION_HEAP, upto, bytes, reason);
+		return purge(m, &r->choice, REGION_HEAP, upto, bytes, reason);
 	for (unsigned class = 0; class <= upto && freed < bytes; class ++) {
-		freed += purge(m, &r->purger, REGION_HEAP, class, bytes - freed, reason);
+		freed += purge(m, &r->choice, REGION_HEAP, class, bytes - freed, reason);
 		if (freed < bytes)
 			shared = shared_purge_volatile((int)class + LARDER_PRIORITY_OBSOLETE, bytes - freed);
 		freed += shared;
@@ -291,7 +291,7 @@ static uint64_t purge_to_low(struct larder_reclaim *r, unsigned pool)
 	if (pool == REGION_HEAP)
 		freed = purge_process(r, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_PROCESS_LIMIT);
 	else
-		freed = purge(m, &r->purger, pool, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_POOL_LIMIT);
+		freed = purge(m, &r->choice, pool, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_POOL_LIMIT);
 	if (freed == 0)
 		r->next_volatile_ns = start + PURGE_FUTILE_FACTOR * (sys_now_ns() - start);
 	compact_to_low(m, pool, low);
@@ -412,7 +412,7 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 	case REQUEST_WATCH:
 		return watch_span(m, q->first, q->pages);
 	case REQUEST_PURGE:
-		return (int64_t)purge(m, &r->purger, q->pool, q->upto, q->bytes, LARDER_PURGE_REQUESTED);
+		return (int64_t)purge(m, &r->choice, q->pool, q->upto, q->bytes, LARDER_PURGE_REQUESTED);
 	case REQUEST_ADOPT:
 		return adopt(q->fd);
 	case REQUEST_DISOWN:

@@ -33,7 +33,7 @@ struct reclaim_request {
 struct larder_reclaim {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
-	struct larder_purger purger;
+	struct larder_choice choice; /* what purges choose in */
 	struct larder_system system;
 
 	/* Reclaim thread only. */

@@ -76,6 +76,7 @@
 #ifndef LARDER_SHARED_H
 #define LARDER_SHARED_H
 
+#include "choice.h"
 #include "futex.h"
 #include "log.h"
 
@@ -153,19 +154,10 @@ struct larder_shared {
 	int fd; /* for larder_shared_fd(), and for asking about locks. Holds no lock: it may be handed out. */
 };
 
-/* Candidates of a purge: a heap while they are gathered, in order afterwards. */
-struct shared_victim {
-	uint64_t rank;
-	uint64_t unit;
-	struct larder_shared *range;
-};
-
-enum { SHARED_VICTIMS = 4096 };
-
+/* Room for a purge to choose in. */
 struct shared_victims {
-	struct larder_mutex mutex; /* over the rest */
-	uint32_t count, capacity;
-	struct shared_victim heap[SHARED_VICTIMS];
+	struct larder_mutex mutex; /* over `choice` */
+	struct larder_choice choice;
 };
 
 /* All openings of this process; zeroed in a forked child, which so begins with none. */

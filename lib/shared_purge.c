@@ -48,79 +48,27 @@ void shared_drop(struct larder_shared *s, uint64_t unit)
 
 /* ---- choosing ---- */
 
-static int goes_before(const struct shared_victim *a, const struct shared_victim *b)
-{
-	return a->rank != b->rank ? a->rank < b->rank : a->unit < b->unit;
-}
-
-static void swap_victims(struct shared_victim *a, struct shared_victim *b)
-{
-	struct shared_victim t = *a;
-
-	*a = *b;
-	*b = t;
-}
-
-/* The heap has its last victim on top. Entry i has become smaller: restore the heap below it. */
-static void sift_down(struct shared_victim *heap, uint32_t count, uint32_t i)
-{
-	for (uint32_t child = 2 * i + 1; child < count; i = child, child = 2 * i + 1) {
-		if (child + 1 < count && goes_before(&heap[child], &heap[child + 1]))
-			child++;
-		if (!goes_before(&heap[i], &heap[child]))
-			return;
-		swap_victims(&heap[i], &heap[child]);
-	}
-}
-
-static void sift_up(struct shared_victim *heap, uint32_t i)
-{
-	for (; i > 0 && goes_before(&heap[(i - 1) / 2], &heap[i]); i = (i - 1) / 2)
-		swap_victims(&heap[(i - 1) / 2], &heap[i]);
-}
-
-/* Keep the `capacity` victims that go first. */
-static void offer(struct shared_victims *v, const struct shared_victim *victim)
-{
-	if (v->count < v->capacity) {
-		v->heap[v->count] = *victim;
-		sift_up(v->heap, v->count++);
-	} else if (goes_before(victim, &v->heap[0])) {
-		v->heap[0] = *victim;
-		sift_down(v->heap, v->count, 0);
-	}
-}
-
-/* From a heap to ascending order. */
-static void sort(struct shared_victims *v)
-{
-	for (uint32_t n = v->count; n > 1; n--) {
-		swap_victims(&v->heap[0], &v->heap[n - 1]);
-		sift_down(v->heap, n - 1, 0);
-	}
-}
-
-static void gather(struct shared_victims *v, struct larder_shared *s, uint64_t below_rank)
+static void gather(struct larder_choice *choice, struct larder_shared *s, uint64_t below_rank)
 {
 	for (uint64_t unit = 0; unit < s->units; unit++) {
 		struct shared_unit *u = &s->header->unit[unit];
-		struct shared_victim victim = { .unit = unit, .range = s };
+		struct larder_candidate victim = { .what = unit, .where = s };
 
 		if (atomic_load_explicit(&u->word, memory_order_relaxed) != shared_word(SHARED_VALID, 0))
 			continue;
 		victim.rank = atomic_load_explicit(&u->rank, memory_order_relaxed);
 		if (victim.rank < below_rank)
-			offer(v, &victim);
+			choice_show(choice, &victim);
 	}
 }
 
 /* ---- purging ---- */
 
 /* returns bytes given back: 0 when the unit has been used since it was chosen, or cannot be punched. */
-static uint64_t purge_unit(const struct shared_victim *victim)
+static uint64_t purge_unit(const struct larder_candidate *victim)
 {
-	struct larder_shared *s = victim->range;
-	struct shared_unit *u = &s->header->unit[victim->unit];
+	struct larder_shared *s = victim->where;
+	struct shared_unit *u = &s->header->unit[victim->what];
 	uint64_t expected = shared_word(SHARED_VALID, 0);
 
 	if (atomic_load(&u->rank) != victim->rank ||
@@ -128,29 +76,28 @@ static uint64_t purge_unit(const struct shared_victim *victim)
 		return 0;
 	shared_step(SHARED_STEP_PURGE_BEGUN);
 	/* It is ours, so the rank stands still now. When the punch is refused, nothing has been touched. */
-	if (atomic_load(&u->rank) != victim->rank || punch(s, victim->unit) < 0) {
-		shared_release(s, victim->unit, shared_word(SHARED_VALID, 0));
+	if (atomic_load(&u->rank) != victim->rank || punch(s, victim->what) < 0) {
+		shared_release(s, victim->what, shared_word(SHARED_VALID, 0));
 		return 0;
 	}
 	shared_step(SHARED_STEP_PUNCHED);
 	shared_count(&s->header->classes[shared_class(victim->rank)].purges);
-	shared_release(s, victim->unit, shared_word(SHARED_LOST, 0));
+	shared_release(s, victim->what, shared_word(SHARED_LOST, 0));
 	return s->unit_bytes;
 }
 
 /* One scan of `s`, and of those behind it on the list if `all`, and what follows from it. returns bytes given back. */
-static uint64_t purge_once(struct shared_victims *v, struct larder_shared *s, int all, int upto, uint64_t bytes)
+static uint64_t purge_once(struct larder_choice *choice, struct larder_shared *s, int all, int upto, uint64_t bytes)
 {
-	uint64_t most = (bytes - 1) / SHARED_UNIT_MIN_BYTES + 1, gone = 0;
+	uint64_t gone = 0;
 
-	v->count = 0;
-	v->capacity = most < SHARED_VICTIMS ? (uint32_t)most : SHARED_VICTIMS;
+	choice_begin(choice, (bytes - 1) / SHARED_UNIT_MIN_BYTES + 1);
 	do
-		gather(v, s, shared_rank(upto + 1, 0));
+		gather(choice, s, shared_rank(upto + 1, 0));
 	while (all && (s = s->next));
-	sort(v);
-	for (uint32_t i = 0; i < v->count && gone < bytes; i++)
-		gone += purge_unit(&v->heap[i]);
+	choice_end(choice);
+	for (uint32_t i = 0; i < choice->count && gone < bytes; i++)
+		gone += purge_unit(&choice->kept[i]);
 	return gone;
 }
 
@@ -159,7 +106,7 @@ static uint64_t purge(struct shared_victims *v, struct larder_shared *s, int all
 	uint64_t gone = 0, step = 1;
 
 	while (gone < bytes && step) {
-		step = purge_once(v, s, all, upto, bytes - gone);
+		step = purge_once(&v->choice, s, all, upto, bytes - gone);
 		gone += step;
 	}
 	return gone;
