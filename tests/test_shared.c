@@ -355,7 +355,7 @@ static void purge_spares_higher_priorities_and_later_uses(void **state)
 /* More units than one scan can gather, in scrambled order of age. */
 static void a_purge_of_many_units_takes_exactly_the_oldest(void **state)
 {
-	enum { MANY = 3 * SHARED_VICTIMS + 5, GONE = 2 * SHARED_VICTIMS + 100, STRIDE = 3779, SMALL = 4096 };
+	enum { MANY = 3 * CHOICE_MAX + 5, GONE = 2 * CHOICE_MAX + 100, STRIDE = 3779, SMALL = 4096 };
 	larder_shared *s;
 
 	(void)state;
