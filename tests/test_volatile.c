@@ -2,9 +2,12 @@
  * Volatile ranges: what an owner is told about each page, and that what it is told stays true until it acknowledges.
  * Each test is named for the claim that it proves. Needs userfaultfd.
  */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/prctl.h>
 
 #include "pools.h"
 
@@ -631,9 +634,72 @@ static void fork_while_others_mark_pin_and_purge(void **state)
 	}
 }
 
+/* From now on a system call of this thread, but for the one that ends it, ends the process with SIGSYS. */
+static int forbid_system_calls(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog program = { .len = sizeof(filter) / sizeof(filter[0]), .filter = filter };
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+struct silent {
+	larder_pool *pool;
+	char *base;
+	_Atomic int wrong, done;
+};
+
+/* Marks, ends, pins, asks; whole ranges and parts. Must not return: that would make system calls. */
+static void *use_silently(void *arg)
+{
+	struct silent *s = arg;
+
+	if (forbid_system_calls()) {
+		s->done = 2;
+		return NULL;
+	}
+	for (int i = 0; i < 1000; i++) {
+		size_t first = i % 2 ? 0 : (size_t)i % PAGES, pages = i % 2 ? PAGES : 1;
+		char *at = s->base + first * PAGE;
+
+		s->wrong += larder_volatile(s->pool, at, pages * PAGE, NULL) != 0;
+		s->wrong += larder_pin(s->pool, at, pages * PAGE) != LARDER_INTACT;
+		s->wrong += larder_unpin(s->pool, at, pages * PAGE) != 0;
+		s->wrong += larder_used(s->pool, at) != 0;
+		s->wrong += larder_query(s->pool, at, pages * PAGE, NULL) != LARDER_INTACT;
+		s->wrong += larder_nonvolatile(s->pool, at, pages * PAGE, 0, NULL) != LARDER_INTACT;
+	}
+	s->done = 1;
+	syscall(SYS_exit, 0);
+	return NULL;
+}
+
+static void marking_and_pinning_make_no_system_call(void **state)
+{
+	struct silent s = { .pool = pool_new(NULL) };
+	pthread_t thread;
+
+	(void)state;
+	s.base = pages_new(s.pool, PAGES);
+	assert_int_equal(pthread_create(&thread, NULL, use_silently, &s), 0);
+	while (!s.done)
+		usleep(1000);
+	pthread_detach(thread);
+	assert_int_equal(s.done, 1);
+	assert_int_equal(s.wrong, 0);
+	usleep(10000); /* the thread is on its last instructions */
+	pool_end(s.pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(marking_and_pinning_make_no_system_call),
 		cmocka_unit_test(without_pressure_everything_is_intact),
 		cmocka_unit_test(pages_reported_lost_are_zero_and_all_others_intact),
 		cmocka_unit_test(units_count_from_the_start_of_the_marked_range),
