@@ -193,10 +193,14 @@ static int resident_floor_reached(const struct larder_memory *m, unsigned pool, 
 	return (uint64_t)region_pool_counted(&m->region, pool, LARDER_PAGES_RESIDENT) < floor;
 }
 
+/* Once: it would be said again at each retry. */
 static void report_unmet(const struct larder_memory *m, unsigned pool)
 {
+	static int reported; /* reclaim thread only */
 	struct larder_text t = { 0 };
 
+	if (reported++)
+		return;
 	text_string(&t, "the limit of ");
 	text_number(&t, pressure_watermarks(m, pool).limit_bytes >> 10);
 	text_string(&t, pool == REGION_HEAP ? " KiB cannot be met: " : " KiB of a pool cannot be met: ");
@@ -214,8 +218,7 @@ static void give_up(struct larder_reclaim *r, unsigned pool)
 	struct larder_memory *m = r->memory;
 	struct larder_budget *budget = &m->pools[pool].budget;
 
-	if (STATS_GET(limit_unmet_events) == 0 &&
-	    pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).limit_bytes)
+	if (pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).limit_bytes)
 		report_unmet(m, pool);
 	if (atomic_load(&budget->attained_bytes) == 0 && budget->retry_ns == 0)
 		STATS_ADD(limit_unmet_events, 1);
