@@ -1,0 +1,32 @@
+/*
+ * One memory cgroup for the time of one benchmark, of version 1 or 2, whichever has the memory controller.
+ *
+ * It needs root. The process that creates it removes it, after the processes in it have ended.
+ */
+#ifndef BENCH_CGROUP_H
+#define BENCH_CGROUP_H
+
+#include <stdint.h>
+
+/* Room for the path of a cgroup. */
+enum { CGROUP_PATH_BYTES = 64 };
+
+/* Make a cgroup. Returns 0 and its path, or a negative errno; -EOPNOTSUPP: no memory controller is to be had. */
+int cgroup_create(char path[CGROUP_PATH_BYTES]);
+
+/* Remove it. Waits for the last process in it to be gone, up to a second. Returns 0 or a negative errno. */
+int cgroup_remove(const char *path);
+
+/* Put this process into it. What the process has allocated already is not charged to it. Returns 0 or a negative
+ * errno. */
+int cgroup_join(const char *path);
+
+/* Limit the RAM that its processes are charged for. Blocks until what is too much is reclaimed. Returns 0 or a negative
+ * errno. */
+int cgroup_limit(const char *path, uint64_t bytes);
+
+/* Keep its processes out of swap areas, whatever else uses them. Call after cgroup_limit(). Returns 0 or a negative
+ * errno. */
+int cgroup_forbid_swap(const char *path, uint64_t limit_bytes);
+
+#endif
