@@ -32,6 +32,20 @@ static size_t around_window(struct larder_memory *m, size_t index)
 	return window < to_end ? window : to_end;
 }
 
+/* Zero-filling neighbours must not go beyond the page range: what lies behind it belongs to others, or to nobody. */
+static size_t within_range(const struct larder_memory *m, size_t index, size_t window)
+{
+	const _Atomic uint32_t *segment = m->region.segment_of + index;
+	size_t n = 1;
+
+	if (m->region.chunks[index / CHUNK_PAGES].owner.kind != CHUNK_RANGES)
+		return window;
+	while (n < window && atomic_load_explicit(&segment[n], memory_order_relaxed) ==
+				     atomic_load_explicit(&segment[0], memory_order_relaxed))
+		n++;
+	return n;
+}
+
 static void around_remember(struct larder_memory *m, size_t first, size_t pages)
 {
 	struct larder_chunk *last = region_chunk(&m->region, first + pages - 1);
@@ -90,7 +104,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
 	enum page_state was = page_state(word);
-	size_t n, restored;
+	size_t window, n, restored;
 
 	if (page_is_busy(word)) {
 		STATS_ADD(faults_raced, 1);
@@ -103,7 +117,10 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	if ((was == PAGE_FRESH || was == PAGE_STORED) &&
 	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
 		return RESOLVE_PUT_OFF;
-	n = restore_acquire(m, index, was == PAGE_RESIDENT ? 1 : around_window(m, index), company(was), words);
+	window = was == PAGE_RESIDENT ? 1 : around_window(m, index);
+	if (was == PAGE_FRESH)
+		window = within_range(m, index, window);
+	n = restore_acquire(m, index, window, company(was), words);
 	if (n == 0)
 		return RESOLVE_AGAIN;
 	was = page_state(words[0]);

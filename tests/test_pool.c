@@ -613,9 +613,31 @@ static void discarded_pages_read_zero_and_their_neighbours_do_not(void **state)
 	}
 }
 
+/* A range that is written from its start to its end looks sequential; what lies behind it must not be filled with it.
+ */
+static void writing_a_range_fills_no_other(void **state)
+{
+	enum { RANGES = 64, RANGE_PAGES = 4 };
+	larder_pool *pool = pool_new(NULL);
+	char *ranges[RANGES];
+	uint64_t before;
+
+	(void)state;
+	for (int i = 0; i < RANGES; i++)
+		assert_int_equal(larder_pages_alloc(pool, RANGE_PAGES * PAGE, (void **)&ranges[i]), 0);
+	assert_true(larder_reclaim(PAGE) >= 0); /* puts all memory under watch */
+	before = pool_stats(pool).pages[LARDER_PAGES_RESIDENT];
+	for (int i = 0; i < RANGES; i += 2)
+		for (size_t page = 0; page < RANGE_PAGES; page++)
+			page_fill(ranges[i] + page * PAGE, page, 0);
+	assert_int_equal(pool_stats(pool).pages[LARDER_PAGES_RESIDENT], before + RANGES / 2 * RANGE_PAGES);
+	pool_end(pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(writing_a_range_fills_no_other),
 		cmocka_unit_test(a_destroyed_pool_gives_its_ram_back),
 		cmocka_unit_test(freed_ranges_give_their_ram_back_and_come_back_zeroed),
 		cmocka_unit_test(objects_of_every_size_are_aligned_as_malloc_aligns),
