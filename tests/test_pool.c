@@ -625,7 +625,7 @@ static void writing_a_range_fills_no_other(void **state)
 	(void)state;
 	for (int i = 0; i < RANGES; i++)
 		assert_int_equal(larder_pages_alloc(pool, RANGE_PAGES * PAGE, (void **)&ranges[i]), 0);
-	assert_true(larder_reclaim(PAGE) >= 0); /* puts all memory under watch */
+	assert_int_equal(larder_advise(pool, ranges[0], PAGE, LARDER_ADVICE_COLD), 0); /* puts the pool under watch */
 	before = pool_stats(pool).pages[LARDER_PAGES_RESIDENT];
 	for (int i = 0; i < RANGES; i += 2)
 		for (size_t page = 0; page < RANGE_PAGES; page++)
