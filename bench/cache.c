@@ -29,7 +29,7 @@ static const struct cache_contender *const contenders[] = {
 	&cache_lru, &cache_volatile_lru, &cache_volatile_cost, &cache_volatile_lz4, &cache_madv_free, &cache_zram,
 };
 
-enum { CONTENDERS = sizeof(contenders) / sizeof(contenders[0]), RESULT_FD = 3, CHILD_ARGUMENTS = 5 };
+enum { CONTENDERS = sizeof(contenders) / sizeof(contenders[0]), RESULT_FD = 3, CHILD_ARGUMENTS = 5, OOM_REPEATS = 3 };
 
 struct options {
 	struct cache_setup setup;
@@ -45,6 +45,7 @@ struct outcome {
 	struct samples hit_percent, requests_s, p50_us, p99_us, hit_p99_us, cpu_percent, cache_mib, compressed_mib,
 		rss_mib;
 	int left_out;
+	int killed; /* runs that the OOM killer ended; not in the samples */
 };
 
 static struct outcome outcomes[CONTENDERS];
@@ -260,24 +261,23 @@ static void exec_child(char **argv, int argc, const char *name, const char *cgro
 	_exit(2);
 }
 
-/* A signal that comes while the child sets itself up may be lost on it: it is told again until it is gone. */
+/*
+ * Looks now and then rather than blocks: a signal may come just before blocking. And a signal that the child gets while
+ * it sets itself up may be lost on it, so it is told again until it is gone.
+ */
 static int wait_for(pid_t child)
 {
 	int status;
 
-	for (;;) {
-		pid_t gone = waitpid(child, &status, interrupted ? WNOHANG : 0);
-
-		if (gone == child)
-			return status;
-		if (!interrupted)
-			continue;
-		kill(child, SIGTERM);
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	while (waitpid(child, &status, WNOHANG) != child) {
+		if (interrupted)
+			kill(child, SIGTERM);
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
 	}
+	return status;
 }
 
-/* Returns the exit status of the contender's process. */
+/* Returns the exit status of the contender's process, 128 + the signal when one ended it, as shells do. */
 static int start_contender(char **argv, int argc, const char *name, const char *cgroup, struct cache_result *result)
 {
 	pid_t self = getpid(), child;
@@ -297,7 +297,7 @@ static int start_contender(char **argv, int argc, const char *name, const char *
 	n = read(ends[0], result, sizeof(*result)); /* it fits into the pipe */
 	close(ends[0]);
 	if (WIFSIGNALED(status))
-		errx(1, "%s ended by signal %d (%s)", name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+		return 128 + WTERMSIG(status);
 	if (WEXITSTATUS(status) == 0 && n != sizeof(*result))
 		errx(1, "%s has told no result", name);
 	return WEXITSTATUS(status);
@@ -336,7 +336,7 @@ static int run_in_cgroup(char **argv, int argc, int i, struct cache_result *resu
 	char cgroup[CGROUP_PATH_BYTES] = "";
 	int needs = contenders[i]->needs != CACHE_NEEDS_NOTHING, err = needs ? cgroup_create(cgroup) : 0, status;
 
-	if (err == -EOPNOTSUPP || err) {
+	if (err) {
 		leave_out(i, err == -EOPNOTSUPP ? "there is no memory cgroup controller here"
 						: "no memory cgroup can be made (are you root?)");
 		return -1;
@@ -347,6 +347,22 @@ static int run_in_cgroup(char **argv, int argc, int i, struct cache_result *resu
 	return status;
 }
 
+/*
+ * The kernel's OOM killer may end a contender whose cgroup is at its limit, though there is still something to reclaim:
+ * with zram that happens on a busy machine. The run is then repeated, a few times.
+ */
+static int run_despite_oom(char **argv, int argc, int i, struct cache_result *result)
+{
+	int status = run_in_cgroup(argv, argc, i, result);
+
+	for (int n = 0; n < OOM_REPEATS && status == 128 + SIGKILL && contenders[i]->needs && !interrupted; n++) {
+		outcomes[i].killed++;
+		fprintf(stderr, "%s was killed in its cgroup; again\n", contenders[i]->name);
+		status = run_in_cgroup(argv, argc, i, result);
+	}
+	return status;
+}
+
 static void run_contender(char **argv, int argc, int i)
 {
 	struct cache_result result;
@@ -354,12 +370,14 @@ static void run_contender(char **argv, int argc, int i)
 
 	if (outcomes[i].left_out)
 		return;
-	status = run_in_cgroup(argv, argc, i, &result);
+	status = run_despite_oom(argv, argc, i, &result);
 	stop_if_interrupted();
 	if (status == 0)
 		add_result(&outcomes[i], &result);
-	else if (status == 2 && contenders[i]->needs != CACHE_NEEDS_NOTHING)
-		leave_out(i, "see above");
+	else if (status == 2)
+		leave_out(i, "it cannot be set up");
+	else if (status > 128)
+		errx(1, "%s was ended by signal %d (%s)", contenders[i]->name, status - 128, strsignal(status - 128));
 	else if (status > 0)
 		errx(status, "%s has failed", contenders[i]->name);
 }
@@ -396,6 +414,8 @@ static void print_outcome(const struct options *o, int i)
 	       samples_median(&r->p99_us), samples_median(&r->hit_p99_us), samples_median(&r->cpu_percent),
 	       samples_median(&r->cache_mib), 100 * samples_median(&r->cache_mib) * MIB / (double)o->setup.limit_bytes,
 	       samples_median(&r->compressed_mib), samples_median(&r->rss_mib));
+	if (r->killed)
+		printf("%-15s killed %d times by the OOM killer, and run again\n", "", r->killed);
 }
 
 static void print_table(const struct options *o)
@@ -414,6 +434,7 @@ static struct json_object *outcome_to_json(int i)
 
 	json_object_object_add(j, "name", json_object_new_string(contenders[i]->name));
 	json_object_object_add(j, "left_out", json_object_new_boolean(r->left_out));
+	json_object_object_add(j, "killed", json_object_new_int(r->killed));
 	samples_to_json(&r->hit_percent, j, "hit_percent");
 	samples_to_json(&r->requests_s, j, "requests_per_second");
 	samples_to_json(&to_lru, j, "requests_to_lru");

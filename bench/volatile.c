@@ -172,7 +172,7 @@ int main(int argc, char **argv)
 	struct choice choice = { 0 };
 
 	parse(argc, argv, &b, &choice);
-	volatile_check(larder_start(NULL), "larder_start");
+	volatile_check(larder_start(&(struct larder_options){ .flags = LARDER_IGNORE_SYSTEM }), "larder_start");
 	volatile_check(larder_pool_create(&b.pool, NULL), "larder_pool_create");
 	if (choice.json)
 		b.report = json_object_new_object();
