@@ -26,7 +26,8 @@
 #define MIB (1ull << 20)
 
 static const struct cache_contender *const contenders[] = {
-	&cache_lru, &cache_volatile_lru, &cache_volatile_cost, &cache_volatile_lz4, &cache_madv_free, &cache_zram,
+	&cache_lru,	     &cache_volatile_lru, &cache_volatile_cost, &cache_volatile_inline,
+	&cache_volatile_lz4, &cache_madv_free,	  &cache_zram,
 };
 
 enum { CONTENDERS = sizeof(contenders) / sizeof(contenders[0]), RESULT_FD = 3, CHILD_ARGUMENTS = 5, OOM_REPEATS = 3 };

@@ -1,8 +1,8 @@
 /*
  * Larder: each object is a page range of a pool with the limit, volatile while it is not in use.
  *
- * volatile_lru, volatile_cost: a pool without tiers. An object is pinned for its use, which says whether it has been
- * purged since; the cache itself has no list and evicts nothing.
+ * volatile_lru, volatile_cost, volatile_inline: a pool without tiers. An object is pinned for its use, which says
+ * whether it has been purged since; the cache itself has no list and evicts nothing.
  *
  * volatile_lz4: a pool that may compress. Volatile objects are never compressed, they are purged first. So objects
  * stay plain, and are compressed when cold, until compressed objects take what --resident leaves of the limit; from
@@ -90,9 +90,11 @@ static uint64_t measure_metadata(const struct cache_setup *s)
 	return bytes;
 }
 
-static void open_pool(const struct cache_setup *s, uint32_t tiers, uint32_t order)
+static void open_pool(const struct cache_setup *s, uint32_t tiers, uint32_t order, uint32_t fault_mode)
 {
-	struct larder_pool_options o = { .limit_bytes = s->limit_bytes, .tiers = tiers, .order = order };
+	struct larder_pool_options o = {
+		.limit_bytes = s->limit_bytes, .tiers = tiers, .order = order, .fault_mode = fault_mode
+	};
 	uint64_t metadata;
 
 	cache.setup = s;
@@ -125,12 +127,17 @@ static void unpin(uint32_t id)
 
 static void open_lru(const struct cache_setup *s)
 {
-	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_LRU);
+	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_LRU, LARDER_FAULT_HANDLERS);
 }
 
 static void open_cost(const struct cache_setup *s)
 {
-	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST);
+	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST, LARDER_FAULT_HANDLERS);
+}
+
+static void open_inline(const struct cache_setup *s)
+{
+	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST, LARDER_FAULT_INLINE);
 }
 
 static void *get(uint32_t id, int *hit)
@@ -156,7 +163,7 @@ static void open_lz4(const struct cache_setup *s)
 {
 	cache.state = map(s->objects);
 	lru_open(&cache.kept, s->objects);
-	open_pool(s, LARDER_TIER_LZ4, LARDER_ORDER_LRU);
+	open_pool(s, LARDER_TIER_LZ4, LARDER_ORDER_LRU, LARDER_FAULT_HANDLERS);
 }
 
 /* Returns 1 when the content of an offered object is still there. */
@@ -242,6 +249,14 @@ const struct cache_contender cache_volatile_cost = {
 	.name = "volatile_cost",
 	.what = "the same, those that are cheap to make again go sooner",
 	.open = open_cost,
+	.get = get,
+	.put = put,
+};
+
+const struct cache_contender cache_volatile_inline = {
+	.name = "volatile_inline",
+	.what = "as volatile_cost, with inline faults: objects are not handed to the kernel unpinned",
+	.open = open_inline,
 	.get = get,
 	.put = put,
 };
