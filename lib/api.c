@@ -10,6 +10,7 @@
 #include "process.h"
 #include "range.h"
 #include "refill.h"
+#include "resolve.h"
 #include "service.h"
 #include "sigbus.h"
 #include "stats.h"
@@ -364,10 +365,18 @@ static void make_page_resident(const struct larder_memory *m, size_t index)
 	}
 }
 
-static void make_resident(const struct larder_memory *m, struct span span)
+static void make_resident(struct larder_memory *m, struct span span)
 {
-	for (size_t i = span.first; i < span.first + span.pages; i++)
+	size_t end = span.first + span.pages;
+	int expected = 0;
+
+	for (size_t i = span.first; i < end; i++) {
+		if (page_state(page_load(&m->region.pages[i])) == PAGE_RESIDENT)
+			continue;
+		if (!expected++)
+			resolve_expect(m, i, end - i);
 		make_page_resident(m, i);
+	}
 }
 
 /* What is lost of a pinned span is made again, where there is a callback for it: so pins serve optimistic users too. */

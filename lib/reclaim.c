@@ -466,7 +466,7 @@ static void restore_all(struct larder_reclaim *r)
 			i += to_end;
 			continue;
 		}
-		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED,
+		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, 0,
 				    words);
 		if (n) {
 			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */

@@ -16,10 +16,11 @@ enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
  * resident), suggests a sequential reader; each such fault doubles the number of pages brought in. The hints lie in the
  * chunk of the last page brought in, and are racy: a wrong hint costs time only.
  */
-static size_t around_window(struct larder_memory *m, size_t index)
+static size_t around_window(struct larder_memory *m, size_t index, int *all)
 {
 	struct larder_chunk *before = region_chunk(&m->region, index ? index - 1 : 0);
-	size_t window = 2 * (size_t)atomic_load_explicit(&before->around_window, memory_order_relaxed);
+	uint32_t last = atomic_load_explicit(&before->around_window, memory_order_relaxed);
+	size_t window = 2 * (size_t)(last & ~CHUNK_AROUND_ALL);
 	size_t to_end = CHUNK_PAGES - index % CHUNK_PAGES;
 	uint32_t gap = (uint32_t)index - atomic_load_explicit(&before->around_next, memory_order_relaxed);
 
@@ -27,6 +28,7 @@ static size_t around_window(struct larder_memory *m, size_t index)
 		return RESTORE_MAX_PAGES < to_end ? RESTORE_MAX_PAGES : to_end;
 	if (gap > AROUND_GAP_MAX || window == 0)
 		return 1;
+	*all = (last & CHUNK_AROUND_ALL) != 0;
 	if (window > RESTORE_MAX_PAGES)
 		window = RESTORE_MAX_PAGES;
 	return window < to_end ? window : to_end;
@@ -46,12 +48,20 @@ static size_t within_range(const struct larder_memory *m, size_t index, size_t w
 	return n;
 }
 
-static void around_remember(struct larder_memory *m, size_t first, size_t pages)
+/* The next fault is expected at page `next`; the last one brought `pages`. */
+static void around_set(struct larder_memory *m, size_t next, uint32_t pages)
 {
-	struct larder_chunk *last = region_chunk(&m->region, first + pages - 1);
+	struct larder_chunk *last = region_chunk(&m->region, next ? next - 1 : 0);
 
-	atomic_store_explicit(&last->around_next, (uint32_t)(first + pages), memory_order_relaxed);
-	atomic_store_explicit(&last->around_window, (uint32_t)pages, memory_order_relaxed);
+	atomic_store_explicit(&last->around_next, (uint32_t)next, memory_order_relaxed);
+	atomic_store_explicit(&last->around_window, pages, memory_order_relaxed);
+}
+
+void resolve_expect(struct larder_memory *m, size_t first, size_t pages)
+{
+	uint32_t half = pages < RESTORE_MAX_PAGES ? (uint32_t)(pages + 1) / 2 : RESTORE_MAX_PAGES / 2;
+
+	around_set(m, first, half | CHUNK_AROUND_ALL);
 }
 
 static void count_fault(enum page_state was, size_t restored)
@@ -104,7 +114,8 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
 	enum page_state was = page_state(word);
-	size_t window, n, restored;
+	size_t window = 1, n, restored;
+	int all = 0;
 
 	if (page_is_busy(word)) {
 		STATS_ADD(faults_raced, 1);
@@ -117,16 +128,17 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	if ((was == PAGE_FRESH || was == PAGE_STORED) &&
 	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
 		return RESOLVE_PUT_OFF;
-	window = was == PAGE_RESIDENT ? 1 : around_window(m, index);
+	if (was != PAGE_RESIDENT)
+		window = around_window(m, index, &all);
 	if (was == PAGE_FRESH)
 		window = within_range(m, index, window);
-	n = restore_acquire(m, index, window, company(was), words);
+	n = restore_acquire(m, index, window, company(was), all, words);
 	if (n == 0)
 		return RESOLVE_AGAIN;
 	was = page_state(words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(was));
 	if (restored) {
-		around_remember(m, index, restored);
+		around_set(m, index + restored, (uint32_t)restored | (all ? CHUNK_AROUND_ALL : 0));
 		if (was == PAGE_FRESH)
 			count_retouched(m, index, restored);
 	}

@@ -15,6 +15,10 @@ enum resolve_outcome {
 	RESOLVE_POISONED /* lost */
 };
 
+/* All of [first, first + pages) is about to be touched, from its start to its end: a hint, for few faults. Any thread.
+ */
+void resolve_expect(struct larder_memory *m, size_t first, size_t pages);
+
 enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index);
 
 #endif

@@ -59,7 +59,8 @@ static void release(struct larder_memory *m, const struct larder_restorer *w, si
 		wake(m, w, index);
 }
 
-size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words)
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, int lost_too,
+		       uint64_t *words)
 {
 	size_t n = 0;
 
@@ -67,8 +68,8 @@ size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsign
 		struct larder_page *page = &m->region.pages[first + n];
 
 		words[n] = page_load(page);
-		if (n > 0 && page_state(words[n]) == PAGE_FRESH && region_bit(m->region.lost, first + n))
-			break; /* nobody wants zeroes in the place of what was purged, unless he touches it */
+		if (n > 0 && !lost_too && page_state(words[n]) == PAGE_FRESH && region_bit(m->region.lost, first + n))
+			break;
 		if (!(states >> page_state(words[n]) & 1) || words[n] & PAGE_TRAP ||
 		    !page_acquire(page, &words[n], PAGE_RESTORING))
 			break;

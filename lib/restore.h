@@ -42,9 +42,13 @@ size_t restore_install(struct larder_memory *m, struct larder_restorer *w, size_
 /* A fault hit a trapped page: from now on a touch raises SIGBUS. Internal threads. */
 void restore_trap(struct larder_memory *m, size_t index);
 
-/* Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped.
- * Returns how many. */
-size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, uint64_t *words);
+/*
+ * Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped. Fresh
+ * ones that are lost, but for the first, only with lost_too: nobody wants zeroes in the place of what was purged,
+ * unless he asks for them. Returns how many.
+ */
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, int lost_too,
+		       uint64_t *words);
 
 /* Log what a program thread could not restore. Internal threads. */
 void restore_report(struct larder_memory *m);
