@@ -24,6 +24,7 @@ struct cache_setup {
 	unsigned seconds;
 	uint64_t warm_up_requests;
 	uint64_t seed;
+	int inline_faults;  /* Larder's pools: LARDER_FAULT_INLINE. Objects are touched only while pinned. */
 	const char *cgroup; /* path, for contenders that need one */
 };
 

@@ -78,8 +78,11 @@ static uint64_t metadata_bytes(void)
 static uint64_t measure_metadata(const struct cache_setup *s)
 {
 	uint64_t bytes;
+	struct larder_pool_options o = {
+		.fault_mode = s->inline_faults ? LARDER_FAULT_INLINE : LARDER_FAULT_HANDLERS,
+	};
 
-	check(larder_pool_create(&cache.pool, NULL), "larder_pool_create");
+	check(larder_pool_create(&cache.pool, &o), "larder_pool_create");
 	for (uint32_t id = 0; id < s->objects; id++) {
 		cache.ranges[id] = new_range();
 		mark(id, 0);
@@ -92,7 +95,12 @@ static uint64_t measure_metadata(const struct cache_setup *s)
 
 static void open_pool(const struct cache_setup *s, uint32_t tiers, uint32_t order)
 {
-	struct larder_pool_options o = { .limit_bytes = s->limit_bytes, .tiers = tiers, .order = order };
+	struct larder_pool_options o = {
+		.limit_bytes = s->limit_bytes,
+		.tiers = tiers,
+		.order = order,
+		.fault_mode = s->inline_faults ? LARDER_FAULT_INLINE : LARDER_FAULT_HANDLERS,
+	};
 	uint64_t metadata;
 
 	cache.setup = s;
