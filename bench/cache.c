@@ -26,8 +26,7 @@
 #define MIB (1ull << 20)
 
 static const struct cache_contender *const contenders[] = {
-	&cache_lru,	     &cache_volatile_lru, &cache_volatile_cost, &cache_volatile_inline,
-	&cache_volatile_lz4, &cache_madv_free,	  &cache_zram,
+	&cache_lru, &cache_volatile_lru, &cache_volatile_cost, &cache_volatile_lz4, &cache_madv_free, &cache_zram,
 };
 
 enum { CONTENDERS = sizeof(contenders) / sizeof(contenders[0]), RESULT_FD = 3, CHILD_ARGUMENTS = 5, OOM_REPEATS = 3 };
@@ -70,6 +69,7 @@ static void print_usage(const char *program)
 	       "  --runs N        medians are printed (default 3)\n"
 	       "  --only NAMES    these contenders, separated by commas\n"
 	       "  --seed N        of the contents and the requests (default 1)\n"
+	       "  --inline        Larder's pools have inline faults: objects are touched only while pinned\n"
 	       "  --json          a JSON document instead of a table\n\n"
 	       "Contenders:\n",
 	       program);
@@ -79,23 +79,15 @@ static void print_usage(const char *program)
 
 /* Options of the program itself, for the processes it starts, are in capitals. */
 static const struct option known[] = {
-	{ "size", required_argument, NULL, 's' },
-	{ "object", required_argument, NULL, 'o' },
-	{ "limit", required_argument, NULL, 'l' },
-	{ "resident", required_argument, NULL, 'e' },
-	{ "contents", required_argument, NULL, 'c' },
-	{ "cost", required_argument, NULL, 'u' },
-	{ "spread", required_argument, NULL, 'p' },
-	{ "seconds", required_argument, NULL, 't' },
-	{ "warm-up", required_argument, NULL, 'w' },
-	{ "runs", required_argument, NULL, 'r' },
-	{ "only", required_argument, NULL, 'n' },
-	{ "seed", required_argument, NULL, 'd' },
-	{ "json", no_argument, NULL, 'j' },
-	{ "help", no_argument, NULL, 'h' },
-	{ "CHILD", required_argument, NULL, 'C' },
-	{ "CGROUP", required_argument, NULL, 'G' },
-	{ 0 },
+	{ "size", required_argument, NULL, 's' },     { "object", required_argument, NULL, 'o' },
+	{ "limit", required_argument, NULL, 'l' },    { "resident", required_argument, NULL, 'e' },
+	{ "contents", required_argument, NULL, 'c' }, { "cost", required_argument, NULL, 'u' },
+	{ "spread", required_argument, NULL, 'p' },   { "seconds", required_argument, NULL, 't' },
+	{ "warm-up", required_argument, NULL, 'w' },  { "runs", required_argument, NULL, 'r' },
+	{ "only", required_argument, NULL, 'n' },     { "seed", required_argument, NULL, 'd' },
+	{ "inline", no_argument, NULL, 'i' },	      { "json", no_argument, NULL, 'j' },
+	{ "help", no_argument, NULL, 'h' },	      { "CHILD", required_argument, NULL, 'C' },
+	{ "CGROUP", required_argument, NULL, 'G' },   { 0 },
 };
 
 static void parse_one(int c, struct options *o)
@@ -138,6 +130,9 @@ static void parse_one(int c, struct options *o)
 		break;
 	case 'd':
 		s->seed = number_parse(optarg, "--seed", 1, UINT64_MAX);
+		break;
+	case 'i':
+		s->inline_faults = 1;
 		break;
 	case 'j':
 		o->json = 1;
@@ -389,13 +384,14 @@ static void print_head(const struct options *o)
 {
 	const struct cache_setup *s = &o->setup;
 
-	printf("%u objects of %zu KiB, %llu MiB; limit %llu MiB (%u %%); %s contents, LZ4 ratio %.2f\n"
+	printf("%u objects of %zu KiB, %llu MiB; limit %llu MiB (%u %%); %s contents, LZ4 ratio %.2f; %s faults\n"
 	       "a miss costs %u us of CPU on average (dearest / cheapest %u) and the writing; "
 	       "%llu requests to warm up, then %u s; %u runs, seed %llu\n\n",
 	       s->objects, s->object_bytes / 1024, (unsigned long long)(o->total_bytes / MIB),
 	       (unsigned long long)(s->limit_bytes / MIB), o->limit_percent, contents_name(s->contents),
-	       contents_lz4_ratio(s->contents, s->seed), s->cost_us, s->cost_spread,
-	       (unsigned long long)s->warm_up_requests, s->seconds, o->runs, (unsigned long long)s->seed);
+	       contents_lz4_ratio(s->contents, s->seed), s->inline_faults ? "inline" : "handler", s->cost_us,
+	       s->cost_spread, (unsigned long long)s->warm_up_requests, s->seconds, o->runs,
+	       (unsigned long long)s->seed);
 	printf("%-15s%8s%26s%8s%8s%9s%9s%7s%9s%9s%9s%9s\n", "", "hits", "requests/s", "x lru", "p50", "p99", "hit p99",
 	       "CPU", "cache", "of the", "compr.", "RSS");
 	printf("%-15s%8s%26s%8s%8s%9s%9s%7s%9s%9s%9s%9s\n", "", "%", "median (min-max)", "", "us", "us", "us", "%",
@@ -459,6 +455,7 @@ static void print_json(const struct options *o)
 	json_object_object_add(j, "limit_bytes", json_object_new_int64((int64_t)s->limit_bytes));
 	json_object_object_add(j, "contents", json_object_new_string(contents_name(s->contents)));
 	json_object_object_add(j, "lz4_ratio", json_object_new_double(contents_lz4_ratio(s->contents, s->seed)));
+	json_object_object_add(j, "inline_faults", json_object_new_boolean(s->inline_faults));
 	json_object_object_add(j, "cost_us", json_object_new_int64(s->cost_us));
 	json_object_object_add(j, "cost_spread", json_object_new_int64(s->cost_spread));
 	json_object_object_add(j, "seed", json_object_new_int64((int64_t)s->seed));

@@ -24,6 +24,7 @@ struct cache_setup {
 	unsigned seconds;
 	uint64_t warm_up_requests;
 	uint64_t seed;
+	int inline_faults;  /* Larder's pools: LARDER_FAULT_INLINE. Objects are touched only while pinned. */
 	const char *cgroup; /* path, for contenders that need one */
 };
 
@@ -74,8 +75,8 @@ struct cache_contender {
 	int compressed_in_process;	    /* ... which is part of the process's RSS */
 };
 
-extern const struct cache_contender cache_lru, cache_volatile_lru, cache_volatile_cost, cache_volatile_inline,
-	cache_volatile_lz4, cache_madv_free, cache_zram;
+extern const struct cache_contender cache_lru, cache_volatile_lru, cache_volatile_cost, cache_volatile_lz4,
+	cache_madv_free, cache_zram;
 
 /* Run one contender in this process. Exits with 2 when it cannot be set up. (cache_run.c) */
 struct cache_result cache_run(const struct cache_setup *s, const struct cache_contender *c);

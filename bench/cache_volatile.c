@@ -1,8 +1,8 @@
 /*
  * Larder: each object is a page range of a pool with the limit, volatile while it is not in use.
  *
- * volatile_lru, volatile_cost, volatile_inline: a pool without tiers. An object is pinned for its use, which says
- * whether it has been purged since; the cache itself has no list and evicts nothing.
+ * volatile_lru, volatile_cost: a pool without tiers. An object is pinned for its use, which says whether it has been
+ * purged since; the cache itself has no list and evicts nothing.
  *
  * volatile_lz4: a pool that may compress. Volatile objects are never compressed, they are purged first. So objects
  * stay plain, and are compressed when cold, until compressed objects take what --resident leaves of the limit; from
@@ -78,8 +78,11 @@ static uint64_t metadata_bytes(void)
 static uint64_t measure_metadata(const struct cache_setup *s)
 {
 	uint64_t bytes;
+	struct larder_pool_options o = {
+		.fault_mode = s->inline_faults ? LARDER_FAULT_INLINE : LARDER_FAULT_HANDLERS,
+	};
 
-	check(larder_pool_create(&cache.pool, NULL), "larder_pool_create");
+	check(larder_pool_create(&cache.pool, &o), "larder_pool_create");
 	for (uint32_t id = 0; id < s->objects; id++) {
 		cache.ranges[id] = new_range();
 		mark(id, 0);
@@ -90,10 +93,13 @@ static uint64_t measure_metadata(const struct cache_setup *s)
 	return bytes;
 }
 
-static void open_pool(const struct cache_setup *s, uint32_t tiers, uint32_t order, uint32_t fault_mode)
+static void open_pool(const struct cache_setup *s, uint32_t tiers, uint32_t order)
 {
 	struct larder_pool_options o = {
-		.limit_bytes = s->limit_bytes, .tiers = tiers, .order = order, .fault_mode = fault_mode
+		.limit_bytes = s->limit_bytes,
+		.tiers = tiers,
+		.order = order,
+		.fault_mode = s->inline_faults ? LARDER_FAULT_INLINE : LARDER_FAULT_HANDLERS,
 	};
 	uint64_t metadata;
 
@@ -127,17 +133,12 @@ static void unpin(uint32_t id)
 
 static void open_lru(const struct cache_setup *s)
 {
-	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_LRU, LARDER_FAULT_HANDLERS);
+	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_LRU);
 }
 
 static void open_cost(const struct cache_setup *s)
 {
-	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST, LARDER_FAULT_HANDLERS);
-}
-
-static void open_inline(const struct cache_setup *s)
-{
-	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST, LARDER_FAULT_INLINE);
+	open_pool(s, LARDER_TIERS_NONE, LARDER_ORDER_COST);
 }
 
 static void *get(uint32_t id, int *hit)
@@ -163,7 +164,7 @@ static void open_lz4(const struct cache_setup *s)
 {
 	cache.state = map(s->objects);
 	lru_open(&cache.kept, s->objects);
-	open_pool(s, LARDER_TIER_LZ4, LARDER_ORDER_LRU, LARDER_FAULT_HANDLERS);
+	open_pool(s, LARDER_TIER_LZ4, LARDER_ORDER_LRU);
 }
 
 /* Returns 1 when the content of an offered object is still there. */
@@ -249,14 +250,6 @@ const struct cache_contender cache_volatile_cost = {
 	.name = "volatile_cost",
 	.what = "the same, those that are cheap to make again go sooner",
 	.open = open_cost,
-	.get = get,
-	.put = put,
-};
-
-const struct cache_contender cache_volatile_inline = {
-	.name = "volatile_inline",
-	.what = "as volatile_cost, with inline faults: objects are not handed to the kernel unpinned",
-	.open = open_inline,
 	.get = get,
 	.put = put,
 };
