@@ -33,7 +33,7 @@ extern "C" {
 struct larder_options {
 	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
 	unsigned
-		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = use limit_bytes */
+		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = see limit_bytes */
 	unsigned flags;	       /* LARDER_IGNORE_SYSTEM or 0 */
 };
 
@@ -67,8 +67,7 @@ int64_t larder_reclaim(uint64_t bytes);
 int larder_get_stats(struct larder_stats *stats);
 
 /*
- * ---- Pools
- * -----------------------------------------------------------------------------------------------------------
+ * ---- Pools ----
  *
  * A pool is memory that belongs together: a cache, a table, an index. It has its own limit, choice of tiers and order
  * of purging. It hands out objects of any size, as malloc does, and page ranges, which are what can be pinned by the
@@ -122,9 +121,9 @@ struct larder_pool_options {
  * Make a pool.
  * options  copied; NULL = all defaults.
  * returns  0 and *pool, which the caller destroys; -EINVAL: an option is out of range, or pool is NULL; -ENOTCONN: not
- *          started, or in a forked child; -EMFILE: LARDER_POOLS_MAX pools exist (what a
- *          pool has used stays set aside for pools of its fault mode, so with both modes it may be fewer); -ENOMEM; for
- *          LARDER_FAULT_INLINE also what userfaultfd(2) and sigaction(2) say.
+ *          started, or in a forked child; -EMFILE: LARDER_POOLS_MAX pools exist (addresses that a pool has used stay
+ * set aside for pools of its fault mode, so with both modes it may be fewer); -ENOMEM; for LARDER_FAULT_INLINE also
+ *          what userfaultfd(2) and sigaction(2) say.
  * cost     some 100 us: jemalloc makes an arena.
  */
 enum { LARDER_POOLS_MAX = 256 };
@@ -165,8 +164,11 @@ int larder_pages_free(larder_pool *pool, void *pages);
  * Drop the content of [addr, addr + bytes), which lies in one page range: the pages go at once, wherever they are, and
  * read as zeroes from then on. The mapping is not split, unlike by munmap or mprotect. Volatile pages stay volatile;
  * pages dropped by their owner do not count as purged.
+ *
  * returns  0; -EINVAL: not aligned to 4096, or empty; -EFAULT: not in one page range of this pool; -EBUSY: part of it
- * is pinned; -EBADF. cost     2 us for one page, 0.4 us a page for 64 and more.
+ * is pinned; -EBADF.
+ *
+ * cost     2 us for one page, 0.4 us a page for 64 and more.
  */
 int larder_discard(larder_pool *pool, void *addr, size_t bytes);
 
@@ -174,9 +176,11 @@ int larder_discard(larder_pool *pool, void *addr, size_t bytes);
  * Pin: make [addr, addr + bytes) resident and keep it so until unpinned, so that it may be handed to system calls and
  * devices. Alignment is free: every page that the range touches is pinned. Pins nest, page by page. Volatile pages are
  * not purged while pinned. Lost pages that have a refill callback are made again by it first, on this thread.
+ *
  * returns  LARDER_INTACT; LARDER_PURGED: pinned, but some volatile page of it had been purged (see
- * larder_nonvolatile()); -EFAULT: not in one page range, nor in objects, of this pool; -EINVAL: empty; -EBADF. cost
- * about 100 ns, 2 ns a page, and a fault for each page that is absent.
+ * larder_nonvolatile()); -EFAULT: not in one page range, nor in objects, of this pool; -EINVAL: empty; -EBADF.
+ *
+ * cost     about 100 ns, 2 ns a page, and a fault for up to 32 pages that are absent.
  */
 int larder_pin(larder_pool *pool, void *addr, size_t bytes);
 
@@ -198,7 +202,7 @@ enum larder_advice {
 int larder_advise(larder_pool *pool, void *addr, size_t bytes, enum larder_advice advice);
 
 /*
- * ---- Volatile ranges -----------------------------------------------------------------------------------------------
+ * ---- Volatile ranges ----
  *
  * See larder-volatile(7) for a worked example. A volatile page is one that its owner can make again. When memory is
  * short it is *purged*: dropped, not compressed and not written anywhere. Until its owner acknowledges, the page is
@@ -232,8 +236,11 @@ enum { LARDER_UNIT_RANGE = 0, LARDER_UNIT_PAGE = 4096, LARDER_UNIT_CHUNK = 65536
  * Make content again: fill `buffer` with what belongs at [addr, addr + bytes), which is one purge unit or what is left
  * of it. Called on the thread that touched the page, before its access returns, from within a SIGBUS handler: so it may
  * not take a lock that a thread holds while it touches volatile memory. It must not touch [addr, addr + bytes) itself.
- * System calls do not call it: they fail with EFAULT on a purged page, so pin what is handed to the kernel. returns 0,
- * or anything else: the content cannot be made, and the access raises SIGBUS.
+ * System calls do not call it: they fail with EFAULT on a purged page, so pin what is handed to the kernel. Several
+ * threads may be asked for the same unit at once; what the first returns is taken. A forked child does not call it:
+ * what was lost at the fork raises SIGBUS there.
+ *
+ * returns  0, or anything else: the content cannot be made, and the access raises SIGBUS.
  */
 typedef int larder_refill_fn(void *cookie, void *addr, void *buffer, size_t bytes);
 
@@ -256,13 +263,19 @@ struct larder_volatile_options {
 #define LARDER_EMPTY 2u
 
 /*
- * Mark [addr, addr + bytes) volatile. From now on its content may go at any time.
- * options  copied; NULL = priority 0, whole range at once, zero-fill.
- * Pages that are lost already stay lost. Where touches are trapped (refill, SIGBUS), what their owner has written to
- * them without larder_refilled() is dropped; so it is when they are unpinned. returns  0; -EINVAL: not aligned to 4096,
- * empty, or an option out of range; -EFAULT: not in one page range of this pool; -EEXIST: some page of it is volatile
- * already; -EBUSY: some page of it is pinned; -ENOMEM: no memory for the record; -EBADF. cost     below 100 ns for a
- * range that was marked with the same bounds before; no system call. Splitting a range adds less than 1 ns a page.
+ * Mark [addr, addr + bytes) volatile. From now on its content may go at any time. Pages that are lost already stay
+ * lost. Where touches are trapped (refill, SIGBUS), what their owner has written to them without larder_refilled() is
+ * dropped; so it is when they are unpinned.
+ *
+ * options  copied; NULL = priority 0, whole range at once, zero-fill. A refill callback goes with LARDER_TOUCH_REFILL,
+ * and with nothing else.
+ *
+ * returns  0; -EINVAL: not aligned to 4096, empty, or an option out of range; -EFAULT: not in one page range of this
+ * pool; -EEXIST: some page of it is volatile already; -EBUSY: some page of it is pinned; -ENOMEM: no memory for the
+ *          record; -EBADF; for LARDER_TOUCH_REFILL also what userfaultfd(2) and sigaction(2) say.
+ *
+ * cost     below 100 ns for a range that was marked with the same bounds before; no system call. Splitting a range adds
+ *          less than 1 ns a page.
  */
 int larder_volatile(larder_pool *pool, void *addr, size_t bytes, const struct larder_volatile_options *options);
 
@@ -354,7 +367,7 @@ int larder_pool_get_stats(larder_pool *pool, struct larder_pool_stats *stats);
 int larder_handle_sigbus(void *siginfo);
 
 /*
- * ---- Shared volatile ranges -----------------------------------------------------------------------------------------
+ * ---- Shared volatile ranges ----
  *
  * Memory that several processes map, over a memfd, with one volatile state that all of them see. It is divided into
  * units of one size. A unit that no process has pinned is volatile: any of the processes may purge it, when its own
