@@ -341,8 +341,9 @@ static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 				give_up(r, pool);
 			break;
 		}
-		if (purge_to_low(r, pool))
-			continue; /* nothing is compressed while purging does it */
+		/* Nothing is compressed while purging does it, or the program itself just has. */
+		if (purge_to_low(r, pool) || pressure_usage_bytes(m, pool) <= w.low_bytes)
+			continue;
 		step(r, pool, sys_now_ns(), staging_target(w.wait_bytes));
 		if (region_pool_counted(&m->region, pool, LARDER_PAGES_UNTRACKED) > 0)
 			watch_all(m, pool);
