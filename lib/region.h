@@ -43,8 +43,6 @@ struct region_owner {
 	uint8_t inline_faults; /* faults are served by the thread that raises them (sigbus.h) */
 };
 
-#define CHUNK_AROUND_ALL ((uint32_t)1 << 31)
-
 struct larder_chunk {
 	struct region_owner owner;   /* written before any page of it is handed out, then constant */
 	_Atomic uint32_t sequential; /* advice: fault-around brings back as much as it can */
@@ -53,8 +51,8 @@ struct larder_chunk {
 	uint32_t allocated_pages; /* under lock: pages handed out */
 	_Atomic uint32_t
 		around_next; /* fault-around: page index where a sequential reader would fault next (low 32 bits) */
-	_Atomic uint32_t around_window; /* and how many pages the last fault brought back, plus CHUNK_AROUND_ALL when
-					   all of what follows is wanted, lost pages included; both are hints */
+	_Atomic uint32_t around_window; /* and how many pages the last fault brought back; all of these are hints */
+	_Atomic uint32_t wanted_end;	/* up to this page index all is wanted, lost pages included */
 };
 
 struct larder_region {

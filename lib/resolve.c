@@ -11,16 +11,23 @@ enum { AROUND_GAP_MAX = 4 };
  */
 enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
 
+/* How many pages from `index` on are wanted, according to the chunk of the page before. */
+static size_t wanted_from(const struct larder_chunk *before, size_t index)
+{
+	uint32_t end = atomic_load_explicit(&before->wanted_end, memory_order_relaxed);
+
+	return end > (uint32_t)index ? end - (uint32_t)index : 0;
+}
+
 /*
  * Fault-around: a fault on the page where the last one ended, or just behind it (pages in between may have been
  * resident), suggests a sequential reader; each such fault doubles the number of pages brought in. The hints lie in the
  * chunk of the last page brought in, and are racy: a wrong hint costs time only.
  */
-static size_t around_window(struct larder_memory *m, size_t index, int *all)
+static size_t around_window(struct larder_memory *m, size_t index, size_t *wanted)
 {
 	struct larder_chunk *before = region_chunk(&m->region, index ? index - 1 : 0);
-	uint32_t last = atomic_load_explicit(&before->around_window, memory_order_relaxed);
-	size_t window = 2 * (size_t)(last & ~CHUNK_AROUND_ALL);
+	size_t window = 2 * (size_t)atomic_load_explicit(&before->around_window, memory_order_relaxed);
 	size_t to_end = CHUNK_PAGES - index % CHUNK_PAGES;
 	uint32_t gap = (uint32_t)index - atomic_load_explicit(&before->around_next, memory_order_relaxed);
 
@@ -28,7 +35,7 @@ static size_t around_window(struct larder_memory *m, size_t index, int *all)
 		return RESTORE_MAX_PAGES < to_end ? RESTORE_MAX_PAGES : to_end;
 	if (gap > AROUND_GAP_MAX || window == 0)
 		return 1;
-	*all = (last & CHUNK_AROUND_ALL) != 0;
+	*wanted = wanted_from(before, index);
 	if (window > RESTORE_MAX_PAGES)
 		window = RESTORE_MAX_PAGES;
 	return window < to_end ? window : to_end;
@@ -48,20 +55,21 @@ static size_t within_range(const struct larder_memory *m, size_t index, size_t w
 	return n;
 }
 
-/* The next fault is expected at page `next`; the last one brought `pages`. */
-static void around_set(struct larder_memory *m, size_t next, uint32_t pages)
+/* The next fault is expected at page `next`; the last one brought `pages`; `wanted` more are wanted, lost or not. */
+static void around_set(struct larder_memory *m, size_t next, size_t pages, size_t wanted)
 {
 	struct larder_chunk *last = region_chunk(&m->region, next ? next - 1 : 0);
 
 	atomic_store_explicit(&last->around_next, (uint32_t)next, memory_order_relaxed);
-	atomic_store_explicit(&last->around_window, pages, memory_order_relaxed);
+	atomic_store_explicit(&last->around_window, (uint32_t)pages, memory_order_relaxed);
+	atomic_store_explicit(&last->wanted_end, (uint32_t)(next + wanted), memory_order_relaxed);
 }
 
 void resolve_expect(struct larder_memory *m, size_t first, size_t pages)
 {
-	uint32_t half = pages < RESTORE_MAX_PAGES ? (uint32_t)(pages + 1) / 2 : RESTORE_MAX_PAGES / 2;
+	size_t half = pages < RESTORE_MAX_PAGES ? (pages + 1) / 2 : RESTORE_MAX_PAGES / 2;
 
-	around_set(m, first, half | CHUNK_AROUND_ALL);
+	around_set(m, first, half, pages);
 }
 
 static void count_fault(enum page_state was, size_t restored)
@@ -114,8 +122,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
 	enum page_state was = page_state(word);
-	size_t window = 1, n, restored;
-	int all = 0;
+	size_t window = 1, wanted = 0, n, restored;
 
 	if (page_is_busy(word)) {
 		STATS_ADD(faults_raced, 1);
@@ -129,16 +136,16 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
 		return RESOLVE_PUT_OFF;
 	if (was != PAGE_RESIDENT)
-		window = around_window(m, index, &all);
+		window = around_window(m, index, &wanted);
 	if (was == PAGE_FRESH)
 		window = within_range(m, index, window);
-	n = restore_acquire(m, index, window, company(was), all, words);
+	n = restore_acquire(m, index, window, company(was), wanted, words);
 	if (n == 0)
 		return RESOLVE_AGAIN;
 	was = page_state(words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(was));
 	if (restored) {
-		around_set(m, index + restored, (uint32_t)restored | (all ? CHUNK_AROUND_ALL : 0));
+		around_set(m, index + restored, restored, wanted > restored ? wanted - restored : 0);
 		if (was == PAGE_FRESH)
 			count_retouched(m, index, restored);
 	}

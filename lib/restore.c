@@ -59,7 +59,7 @@ static void release(struct larder_memory *m, const struct larder_restorer *w, si
 		wake(m, w, index);
 }
 
-size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, int lost_too,
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, size_t wanted,
 		       uint64_t *words)
 {
 	size_t n = 0;
@@ -68,7 +68,7 @@ size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsign
 		struct larder_page *page = &m->region.pages[first + n];
 
 		words[n] = page_load(page);
-		if (n > 0 && !lost_too && page_state(words[n]) == PAGE_FRESH && region_bit(m->region.lost, first + n))
+		if (n > 0 && n >= wanted && page_state(words[n]) == PAGE_FRESH && region_bit(m->region.lost, first + n))
 			break;
 		if (!(states >> page_state(words[n]) & 1) || words[n] & PAGE_TRAP ||
 		    !page_acquire(page, &words[n], PAGE_RESTORING))

@@ -44,10 +44,10 @@ void restore_trap(struct larder_memory *m, size_t index);
 
 /*
  * Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped. Fresh
- * ones that are lost, but for the first, only with lost_too: nobody wants zeroes in the place of what was purged,
- * unless he asks for them. Returns how many.
+ * ones that are lost, but for the first, only among the first `wanted`: nobody wants zeroes in the place of what was
+ * purged, unless he asks for them. Returns how many.
  */
-size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, int lost_too,
+size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, size_t wanted,
 		       uint64_t *words);
 
 /* Log what a program thread could not restore. Internal threads. */

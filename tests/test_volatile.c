@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "pools.h"
@@ -294,6 +295,38 @@ static void no_thread_takes_half_made_content_for_intact(void **state)
 	assert_int_equal(pin_in_another_thread(pool, base), LARDER_PURGED); /* nonvolatile, but as lost as before */
 	assert_int_equal(larder_refilled(pool, base, PAGE), 0);
 	assert_int_equal(pin_in_another_thread(pool, base), LARDER_INTACT);
+	pool_end(pool);
+}
+
+static size_t pages_present(char *base, size_t first, size_t pages)
+{
+	unsigned char present[PAGES];
+	size_t n = 0;
+
+	assert_int_equal(mincore(base + first * PAGE, pages * PAGE, present), 0);
+	for (size_t i = 0; i < pages; i++)
+		n += present[i] & 1;
+	return n;
+}
+
+/* A pin says how far the owner is going to fill what was lost; going on behind it page by page says nothing of what
+ * follows, and zeroes in its place would be memory for nothing. */
+static void lost_pages_stay_absent_until_they_are_asked_for(void **state)
+{
+	larder_pool *pool = pool_new(NULL);
+	char *base = pages_new(pool, PAGES);
+
+	(void)state;
+	mark(pool, base, 0, PAGES, NULL);
+	purge_all(pool);
+	assert_int_equal(unmark(pool, base, 0, PAGES, 0), LARDER_PURGED);
+	assert_int_equal(larder_pin(pool, base, 16 * PAGE), LARDER_PURGED);
+	assert_int_equal(pages_present(base, 0, PAGES), 16);
+	for (size_t i = 16; i < 20; i++) {
+		page_fill(base + i * PAGE, i, 0);
+		assert_int_equal(pages_present(base, 0, PAGES), i + 1);
+	}
+	assert_int_equal(larder_unpin(pool, base, 16 * PAGE), 0);
 	pool_end(pool);
 }
 
@@ -711,6 +744,7 @@ int main(void)
 		cmocka_unit_test(an_acknowledged_loss_is_reported_once),
 		cmocka_unit_test(every_pin_says_purged_until_the_content_is_made_again),
 		cmocka_unit_test(no_thread_takes_half_made_content_for_intact),
+		cmocka_unit_test(lost_pages_stay_absent_until_they_are_asked_for),
 		cmocka_unit_test(what_the_owner_drops_is_not_lost),
 		cmocka_unit_test(ending_a_part_leaves_the_rest_volatile),
 		cmocka_unit_test(ranges_that_touch_can_be_ended_together),
