@@ -18,6 +18,8 @@
 #ifndef LARDER_BACKEND_H
 #define LARDER_BACKEND_H
 
+#include <larder/stats.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,7 +33,49 @@ struct larder_backend_usage {
 	uint64_t objects;	 /* live handles */
 	uint64_t stored_bytes;	 /* sum of the sizes of live objects, as stored (compressed) */
 	uint64_t occupied_bytes; /* RAM (or disk) taken for them: whole slabs or segments, resident */
-	uint64_t metadata_bytes; /* RAM taken by the backend's own tables, resident */
+	uint64_t metadata_bytes; /* RAM taken by the backend's own tables and buffers, resident */
+};
+
+/* How a backend is opened. The texts are the caller's and need not outlive the call. */
+struct larder_backend_setup {
+	uint64_t max_objects;
+	/* for tiers on disk */
+	const char *dir, *device; /* one of them is NULL */
+	uint64_t bytes;		  /* how large it may become; for a device 0 = all of it */
+	int encrypt;
+	struct larder_disk_stats *stats; /* what is counted, never NULL */
+	const struct disk_seam *seam;	 /* tests: see disk.h; else NULL */
+};
+
+/* An *object* is a page as a tier keeps it: codec.h says how a page becomes one. */
+enum { LARDER_OBJECT_MAX_BYTES = LARDER_PAGE_BYTES };
+
+enum { LARDER_FETCH_MAX_PAGES = 32, LARDER_BATCH_MAX_OBJECTS = 256 };
+
+/*
+ * A fetch: pages on their way from a disk. Begun by one thread and reaped by the same one. Zero it before its first
+ * use; it can be used again after fetch_end.
+ */
+struct larder_fetch {
+	/* the caller's, untouched */
+	void *owner;
+	/* the caller's, set before fetch_begin and constant until fetch_end */
+	unsigned pages;
+	uint64_t handles[LARDER_FETCH_MAX_PAGES]; /* in the order in which they were written, if possible */
+
+	void *state; /* the backend's */
+};
+
+/*
+ * A batch: objects that are written together. Filled, written and reaped by one thread, the writer. An object's handle
+ * is valid, but for get and fetch, from batch_add on; the object is stored when the batch has been reaped with result
+ * 0, and was never stored when it has another result.
+ */
+struct larder_batch {
+	unsigned objects;
+	uint64_t handles[LARDER_BATCH_MAX_OBJECTS];
+	uint64_t tags[LARDER_BATCH_MAX_OBJECTS]; /* the caller's, untouched */
+	int result;				 /* 0 or a negative errno; set when it is reaped */
 };
 
 /*
@@ -41,46 +85,109 @@ struct larder_backend_usage {
 struct larder_backend_ops {
 	const char *name;     /* as shown by `larder stat`: "lz4", "file", ... */
 	size_t backend_bytes; /* size of the backend's state, which the store maps, zeroed */
-	size_t scratch_bytes; /* per calling thread; page-aligned when handed over */
+	size_t scratch_bytes; /* per calling thread; zeroed and page-aligned when handed over */
+	int is_on_disk;	      /* occupied_bytes are not RAM; objects are written in batches */
 
 	/*
 	 * Prepare `backend` (backend_bytes of zeroes) to hold up to max_objects objects. Address space for the
 	 * worst case may be reserved, but RAM is taken only as objects arrive.
-	 * Returns 0 or a negative errno, in which case nothing is left mapped. Called before any other thread exists.
+	 * Returns 0 or a negative errno, in which case nothing is left mapped. Called before any other thread uses it,
+	 * for a tier on disk on an internal thread.
 	 */
-	int (*open)(void *backend, uint64_t max_objects);
+	int (*open)(void *backend, const struct larder_backend_setup *setup);
 
 	/* Unmap everything. No other call may be under way. */
 	void (*close)(void *backend);
 
-	/*
-	 * Store one page.
+	/* Store one page.
 	 * returns  0 and *handle; -E2BIG: this tier would gain nothing by holding the page (incompressible);
 	 *          -ENOSPC or -ENOMEM: no room; -EIO and others as the device reports. On error nothing is stored.
+	 * NULL for a tier on disk.
 	 */
 	int (*put)(void *backend, void *scratch, const void *page, uint64_t *handle);
 
 	/*
-	 * Fetch one page into `page` (LARDER_PAGE_BYTES, written in full on success). The object stays stored.
-	 * returns  0; -EIO or -EBADMSG when the bytes cannot be had or are damaged: `page` is then undefined and
-	 *          must not reach the program.
+	 * Fetch one page into `page` (LARDER_PAGE_BYTES, written in full on success). The object stays stored. A tier
+	 * on disk waits for the device, and tries more than once before it gives up. returns  0; -EIO or -EBADMSG when
+	 * the bytes cannot be had or are damaged: `page` is then undefined and must not reach the program.
 	 */
 	int (*get)(void *backend, void *scratch, uint64_t handle, void *page);
 
-	/* Forget one object and free its space. Cannot fail. */
+	/* Copy an object as it is stored, for the next tier. Returns its size, or 0 when it is damaged. NULL for a tier
+	 * on disk. */
+	size_t (*copy)(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES]);
+
+	/* Forget one object and free its space. Cannot fail. Not while its batch is under way. */
 	void (*drop)(void *backend, uint64_t handle);
 
 	/*
 	 * Give occupied space back where objects have left holes, moving live objects. At most about `budget_bytes`
-	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop.
-	 * Returns the bytes of occupied space given back.
+	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop; on
+	 * disk it belongs to the writer, and never waits for the device: it goes on with what has completed. Returns
+	 * the bytes of occupied space given back.
 	 */
-	uint64_t (*compact)(void *backend, uint64_t budget_bytes);
+	uint64_t (*compact)(void *backend, void *scratch, uint64_t budget_bytes);
 
 	void (*usage)(const void *backend, struct larder_backend_usage *usage);
+
+	/* ---- tiers on disk only ---- */
+
+	/* Prepare a thread's scratch, and let go of it. Called on the thread itself. Returns 0 or a negative errno. */
+	int (*thread_open)(void *backend, void *scratch);
+	void (*thread_close)(void *backend, void *scratch);
+
+	/* Begin to read pages. The owner of each handle stays its owner until fetch_end. Returns 0, or -EBUSY: too much
+	 * is under way on this thread; reap first. What was begun is sent to the device by fetch_wait, or fetch_flush.
+	 */
+	int (*fetch_begin)(void *backend, void *scratch, struct larder_fetch *fetch);
+	void (*fetch_flush)(void *backend, void *scratch);
+
+	/* A fetch of which everything has been read, or has failed; NULL: none yet. Does not sleep. */
+	struct larder_fetch *(*fetch_reap)(void *backend, void *scratch);
+
+	/* Sleep until a fetch (or a batch) can be reaped, or *word is not `seen` any more (a futex that is posted with
+	 * FUTEX_WAKE_PRIVATE; NULL: no matter), or timeout_ns (0 = no limit) is over. May return for no reason. */
+	void (*wait)(void *backend, void *scratch, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
+
+	/* Page i of a reaped fetch: as get(), trying again where it failed. */
+	int (*fetch_page)(void *backend, void *scratch, struct larder_fetch *fetch, unsigned i, void *page);
+	void (*fetch_end)(void *backend, void *scratch, struct larder_fetch *fetch);
+
+	/* Do the blocks that hold `handle` hold all of `other`, too? Then reading both costs no more than reading one.
+	 */
+	int (*shares_blocks)(void *backend, uint64_t handle, uint64_t other);
+
+	/* Is what was kept under `handle` the content of `page`? Compares a 64-bit checksum with a secret seed. */
+	int (*same)(void *backend, uint64_t handle, const void *page);
+
+	/*
+	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, reap first; -ENOSPC: nothing is free
+	 * (compact may help); another errno: the device failed lately, and is left alone for a while. The writer only,
+	 * as are the following.
+	 */
+	int (*batch_begin)(void *backend, void *scratch, struct larder_batch **batch);
+
+	/* Add the object of a page, and the page itself, of which the checksum is kept. Returns 0, or -ENOSPC: the
+	 * batch is full. */
+	int (*batch_add)(void *backend, struct larder_batch *batch, const void *object, size_t bytes, const void *page,
+			 uint64_t tag);
+
+	/* Send it to the device. */
+	void (*batch_write)(void *backend, void *scratch, struct larder_batch *batch);
+
+	/* A batch that has been written, or has failed; NULL: none yet. Of a failed one all handles are invalid. Does
+	 * not sleep. */
+	struct larder_batch *(*batch_reap)(void *backend, void *scratch);
+
+	/* The batch can be used again. */
+	void (*batch_end)(void *backend, struct larder_batch *batch);
+
+	/* Batches and moves that are under way. */
+	unsigned (*writing)(const void *backend);
 };
 
 /* Tiers in this build. */
 extern const struct larder_backend_ops larder_backend_lz4;
+extern const struct larder_backend_ops larder_backend_file;
 
 #endif

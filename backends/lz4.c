@@ -7,19 +7,11 @@
  * and fetch as one that saves 2 KiB: reclaim would have to evict more than ten pages to free one, and had better look
  * for others. A page stored raw would free nothing at all. LZ4 itself gives up as soon as its output exceeds the limit.
  *
- * Acceleration 1: compressing is most of what a put costs, but 4 makes it 40 % cheaper at the price of a worse ratio,
- * which costs RAM as long as the page stays.
- *
  * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very
- * stripe waits. LZ4_decompress_safe never writes beyond the page nor reads beyond the object, whatever its bytes are.
+ * stripe waits.
  */
-#include "backend.h"
-
+#include "codec.h"
 #include "pack.h"
-
-#include <lz4.h>
-
-enum { ACCELERATION = 1 };
 
 _Static_assert((int)LARDER_PAGE_BYTES == (int)SLAB_PAGE_BYTES, "slabs are made of pages");
 
@@ -28,11 +20,11 @@ struct lz4_scratch {
 	char compressed[PACK_MAX_BYTES];
 };
 
-static int lz4_open(void *backend, uint64_t max_objects)
+static int lz4_open(void *backend, const struct larder_backend_setup *setup)
 {
 	if (LZ4_sizeofState() > (int)sizeof(LZ4_stream_t)) /* a library newer than its header */
 		return -EINVAL;
-	return pack_open(backend, max_objects);
+	return pack_open(backend, setup->max_objects);
 }
 
 static void lz4_close(void *backend)
@@ -43,26 +35,35 @@ static void lz4_close(void *backend)
 static int lz4_put(void *backend, void *scratch, const void *page, uint64_t *handle)
 {
 	struct lz4_scratch *s = scratch;
-	int bytes = LZ4_compress_fast_extState(&s->state, page, s->compressed, LARDER_PAGE_BYTES, sizeof(s->compressed),
-					       ACCELERATION);
+	size_t bytes = codec_compress(&s->state, page, s->compressed, sizeof(s->compressed));
 
-	if (bytes <= 0)
-		return -E2BIG;
-	return pack_put(backend, s->compressed, (size_t)bytes, handle);
+	return bytes ? pack_put(backend, s->compressed, bytes, handle) : -E2BIG;
 }
 
 static int lz4_get(void *backend, void *scratch, uint64_t handle, void *page)
 {
 	size_t bytes;
 	const void *object = pack_pin(backend, handle, &bytes);
-	int n;
+	int err;
 
 	(void)scratch;
 	if (!object)
 		return -EBADMSG;
-	n = LZ4_decompress_safe(object, page, (int)bytes, LARDER_PAGE_BYTES);
+	err = codec_expand(object, bytes, page);
 	pack_unpin(backend, handle);
-	return n == LARDER_PAGE_BYTES ? 0 : -EBADMSG;
+	return err;
+}
+
+static size_t lz4_copy(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES])
+{
+	size_t bytes;
+	const void *stored = pack_pin(backend, handle, &bytes);
+
+	if (!stored)
+		return 0;
+	__builtin_memcpy(object, stored, bytes);
+	pack_unpin(backend, handle);
+	return bytes;
 }
 
 static void lz4_drop(void *backend, uint64_t handle)
@@ -70,8 +71,9 @@ static void lz4_drop(void *backend, uint64_t handle)
 	pack_drop(backend, handle);
 }
 
-static uint64_t lz4_compact(void *backend, uint64_t budget_bytes)
+static uint64_t lz4_compact(void *backend, void *scratch, uint64_t budget_bytes)
 {
+	(void)scratch;
 	return pack_compact(backend, budget_bytes);
 }
 
@@ -95,6 +97,7 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.close = lz4_close,
 	.put = lz4_put,
 	.get = lz4_get,
+	.copy = lz4_copy,
 	.drop = lz4_drop,
 	.compact = lz4_compact,
 	.usage = lz4_usage,

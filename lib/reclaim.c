@@ -179,7 +179,7 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 	r->turn_evicted += evicted;
 	if (turns || (staged == 0 && slots == 0))
 		end_turn(r, pool);
-	store_compact(&m->store, COMPACT_BYTES);
+	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, pool);
 	pressure_publish(m, stats);
@@ -247,9 +247,12 @@ static void limit_is_met(struct larder_memory *m, unsigned pool)
 }
 
 /* Space in the tiers that pages have left costs nothing to take. */
-static void compact_to_low(struct larder_memory *m, unsigned pool, uint64_t low_bytes)
+static void compact_to_low(struct larder_reclaim *r, unsigned pool, uint64_t low_bytes)
 {
-	while (pressure_usage_bytes(m, pool) > low_bytes && store_compact(&m->store, COMPACT_BYTES) > 0)
+	struct larder_memory *m = r->memory;
+
+	while (pressure_usage_bytes(m, pool) > low_bytes &&
+	       store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES) > 0)
 		;
 }
 
@@ -297,7 +300,7 @@ static uint64_t purge_to_low(struct larder_reclaim *r, unsigned pool)
 		freed = purge(m, &r->choice, pool, LARDER_PRIORITIES - 1, usage - low, LARDER_PURGE_POOL_LIMIT);
 	if (freed == 0)
 		r->next_volatile_ns = start + PURGE_FUTILE_FACTOR * (sys_now_ns() - start);
-	compact_to_low(m, pool, low);
+	compact_to_low(r, pool, low);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, pool);
 	return freed;
@@ -330,7 +333,7 @@ static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 	if (pool == REGION_HEAP)
 		pressure_measure_rest(m);
 	w = pressure_watermarks(m, pool);
-	compact_to_low(m, pool, w.low_bytes);
+	compact_to_low(r, pool, w.low_bytes);
 	purge_to_low(r, pool);
 	if (pressure_is_high(m, pool))
 		purge_allocator(r);
@@ -449,7 +452,7 @@ static void purge_for_system(struct larder_reclaim *r)
 	STATS_ADD(system_pressure[level - 1], 1);
 	pressure_measure_rest(r->memory);
 	purge_process(r, upto, UINT64_MAX, LARDER_PURGE_SYSTEM);
-	compact_to_low(r->memory, REGION_HEAP, 0);
+	compact_to_low(r, REGION_HEAP, 0);
 }
 
 /* Bring every page back. Nothing else evicts meanwhile, so one pass finds all; a busy page is looked at again. */

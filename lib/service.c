@@ -80,7 +80,8 @@ static int open_memory(struct larder_memory *m, const struct larder_backend_ops 
 	if (!err)
 		err = staging_open(&m->staging);
 	if (!err)
-		err = store_open(&m->store, tiers, ntiers, m->region.bytes / PAGE_BYTES);
+		err = store_open(&m->store, tiers, ntiers,
+				 &(struct larder_backend_setup){ .max_objects = m->region.bytes / PAGE_BYTES });
 	return err;
 }
 

@@ -23,7 +23,8 @@ static size_t round_up(size_t bytes)
 	return (bytes + LARDER_PAGE_BYTES - 1) & ~(size_t)(LARDER_PAGE_BYTES - 1);
 }
 
-static int open_tier(struct larder_store *store, const struct larder_backend_ops *ops, uint64_t max_objects)
+static int open_tier(struct larder_store *store, const struct larder_backend_ops *ops,
+		     const struct larder_backend_setup *setup)
 {
 	struct store_tier *tier = &store->tiers[store->ntiers];
 	int err;
@@ -31,7 +32,7 @@ static int open_tier(struct larder_store *store, const struct larder_backend_ops
 	tier->backend = sys_map(round_up(ops->backend_bytes));
 	if (!tier->backend)
 		return -ENOMEM;
-	err = ops->open(tier->backend, max_objects);
+	err = ops->open(tier->backend, setup);
 	if (err) {
 		sys_munmap(tier->backend, round_up(ops->backend_bytes));
 		return err;
@@ -44,12 +45,12 @@ static int open_tier(struct larder_store *store, const struct larder_backend_ops
 }
 
 int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers,
-	       uint64_t max_objects)
+	       const struct larder_backend_setup *setup)
 {
 	int err = ntiers > LARDER_TIERS_MAX ? -EINVAL : 0;
 
 	for (unsigned i = 0; i < ntiers && !err; i++)
-		err = open_tier(store, tiers[i], max_objects);
+		err = open_tier(store, tiers[i], setup);
 	if (err)
 		store_close(store);
 	return err;
@@ -164,12 +165,12 @@ void store_drop(struct larder_store *store, struct store_place place)
 	count(&tier->drops);
 }
 
-uint64_t store_compact(struct larder_store *store, uint64_t budget_bytes)
+uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes)
 {
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < store->ntiers; i++)
-		bytes += store->tiers[i].ops->compact(store->tiers[i].backend, budget_bytes);
+		bytes += store->tiers[i].ops->compact(store->tiers[i].backend, scratch, budget_bytes);
 	return bytes;
 }
 

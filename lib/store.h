@@ -38,10 +38,10 @@ struct larder_store {
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 };
 
-/* Open `ntiers` tiers, fastest first, for max_objects pages. `store` is zeroed. Returns 0, or a negative errno with
+/* Open `ntiers` tiers, fastest first. `store` is zeroed. Returns 0, or a negative errno with
  * nothing left open. */
 int store_open(struct larder_store *store, const struct larder_backend_ops *const *tiers, unsigned ntiers,
-	       uint64_t max_objects);
+	       const struct larder_backend_setup *setup);
 void store_close(struct larder_store *store);
 
 /* Map scratch memory for one calling thread. NULL when there is none. */
@@ -61,7 +61,7 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 void store_drop(struct larder_store *store, struct store_place place);
 
 /* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the bytes given back. */
-uint64_t store_compact(struct larder_store *store, uint64_t budget_bytes);
+uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes);
 
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);

@@ -56,7 +56,7 @@ static int start(void **state)
 	mprotect(lz4.page, PAGE, PROT_NONE);
 	mprotect(lz4.page + 2 * PAGE, PAGE, PROT_NONE);
 	lz4.page += PAGE;
-	return ops->open(lz4.backend, 2 * PAGES);
+	return ops->open(lz4.backend, &(struct larder_backend_setup){ .max_objects = 2 * PAGES });
 }
 
 static int stop(void **state)

@@ -35,7 +35,7 @@ static int injected(struct faults *f, int err)
 
 static int open_with(struct faults *f, void *backend, uint64_t max_objects)
 {
-	int err = f->open_error ? f->open_error : larder_backend_lz4.open(backend, max_objects);
+	int err = f->open_error ? f->open_error : larder_backend_lz4.open(backend, setup);
 
 	f->opened += !err;
 	return err;
@@ -92,7 +92,7 @@ static int start(void **state)
 	ops[0].open = open_0, ops[0].close = close_0, ops[0].put = put_0, ops[0].get = get_0;
 	ops[1].name = "a name longer than there is room for";
 	ops[1].open = open_1, ops[1].close = close_1, ops[1].put = put_1, ops[1].get = get_1;
-	if (store_open(&store, tiers, 2, MAX_OBJECTS))
+	if (store_open(&store, tiers, 2, &(struct larder_backend_setup){ .max_objects = MAX_OBJECTS }))
 		return -1;
 	scratch = store_scratch(&store);
 	return scratch ? 0 : -1;
@@ -301,7 +301,8 @@ static void a_tier_that_cannot_open_closes_those_before_it(void **state)
 
 	(void)state;
 	faults[1].open_error = -ENODEV;
-	assert_int_equal(store_open(&other, tiers, 2, MAX_OBJECTS), -ENODEV);
+	assert_int_equal(store_open(&other, tiers, 2, &(struct larder_backend_setup){ .max_objects = MAX_OBJECTS }),
+			 -ENODEV);
 	assert_int_equal(faults[0].opened, 1); /* `store` itself is open */
 	assert_int_equal(faults[1].opened, 1);
 	store_close(&other);
@@ -315,13 +316,13 @@ static void a_store_without_tiers_keeps_same_filled_pages(void **state)
 	void *s;
 
 	(void)state;
-	assert_int_equal(store_open(&none, NULL, 0, MAX_OBJECTS), 0);
+	assert_int_equal(store_open(&none, NULL, 0, &(struct larder_backend_setup){ .max_objects = MAX_OBJECTS }), 0);
 	s = store_scratch(&none);
 	assert_non_null(s);
 	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), 0);
 	make_page(page, 1);
 	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), -E2BIG);
-	assert_int_equal(store_compact(&none, 1 << 20), 0);
+	assert_int_equal(store_compact(&none, NULL, 1 << 20), 0);
 	assert_int_equal(store_cost_bytes(&none), 0);
 	store_close(&none);
 	store_close(&none);
@@ -335,8 +336,11 @@ static void too_many_tiers_are_refused(void **state)
 	(void)state;
 	for (unsigned i = 0; i <= LARDER_TIERS_MAX; i++)
 		many[i] = &larder_backend_lz4;
-	assert_int_equal(store_open(&other, many, LARDER_TIERS_MAX + 1, 100), -EINVAL);
-	assert_int_equal(store_open(&other, many, LARDER_TIERS_MAX, 100), 0);
+	assert_int_equal(
+		store_open(&other, many, LARDER_TIERS_MAX + 1, &(struct larder_backend_setup){ .max_objects = 100 }),
+		-EINVAL);
+	assert_int_equal(
+		store_open(&other, many, LARDER_TIERS_MAX, &(struct larder_backend_setup){ .max_objects = 100 }), 0);
 	store_close(&other);
 }
 

@@ -100,7 +100,7 @@ static void drop_from_store(const struct item *item)
 
 static uint64_t compact_store(void)
 {
-	return store_compact(&store, COMPACT_BYTES);
+	return store_compact(&store, NULL, COMPACT_BYTES);
 }
 
 static uint64_t objects_in_store(void)
@@ -278,7 +278,7 @@ static void pages_come_back_from_the_store_while_it_is_compacted(void **state)
 
 	(void)state;
 	memset(&store, 0, sizeof(store));
-	assert_int_equal(store_open(&store, tiers, 1, ITEMS), 0);
+	assert_int_equal(store_open(&store, tiers, 1, &(struct larder_backend_setup){ .max_objects = ITEMS }), 0);
 	torture(&the_store);
 	store_close(&store);
 }

@@ -34,11 +34,22 @@ struct larder_options {
 	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
 	unsigned
 		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = see limit_bytes */
-	unsigned flags;	       /* LARDER_IGNORE_SYSTEM or 0 */
+	unsigned flags;	       /* LARDER_IGNORE_SYSTEM, LARDER_SWAP_ENCRYPT, or 0 */
+
+	/*
+	 * Swap: where pages go that stay cold, beyond what RAM can hold compressed. A file without a name in
+	 * `swap_dir`, readable to nobody else, or a block device that holds nothing of value; both NULL = pages stay in
+	 * RAM. Copied.
+	 */
+	const char *swap_dir, *swap_device;
+	uint64_t swap_bytes; /* how large it may become, 64 MiB at least; 0 = all of the device, or for a file 8 GiB */
 };
 
 /* Purge volatile memory for the limits and on request only, not when memory is short outside this process. */
 #define LARDER_IGNORE_SYSTEM 1u
+
+/* Encrypt what goes to swap, with a key that exists in this process's memory only. */
+#define LARDER_SWAP_ENCRYPT 2u
 
 /*
  * Start the service in this process and put jemalloc's arenas into the managed region.
@@ -47,7 +58,9 @@ struct larder_options {
  * returns  0; -EALREADY: already started, by this call or by `larder run`; -EINVAL: an option is out of range or both
  * limits are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel built
  *          without userfaultfd; -ENOMEM: no address space for the region; -ENOPKG: the program's malloc is not jemalloc
- *          with extent hooks. On error nothing has changed.
+ *          with extent hooks; of swap: -ENODEV: swap_dir is in RAM; -ENOTBLK: swap_device is no block device; -EBUSY:
+ * it is in use; -ENOENT, -EACCES and others as open(2) says; -EOPNOTSUPP: no O_DIRECT there; -EPERM or -ENOSYS:
+ *          io_uring is not permitted. On error nothing has changed.
  * threads  call once, before threads that allocate exist; any thread may call any other function.
  */
 int larder_start(const struct larder_options *options);

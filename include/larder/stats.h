@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define LARDER_STATS_MAGIC   0x31726472616cull /* "lardr1" */
-#define LARDER_STATS_VERSION 2u
+#define LARDER_STATS_VERSION 3u
 #define LARDER_STATS_NAME    "larder-stats"
 
 /*
@@ -55,12 +55,33 @@ struct larder_tier_stats {
 	/* gauges */
 	uint64_t objects;	 /* pages held */
 	uint64_t stored_bytes;	 /* their compressed size */
-	uint64_t occupied_bytes; /* space taken for them */
+	uint64_t occupied_bytes; /* space taken for them, in RAM or on disk */
 	uint64_t metadata_bytes; /* RAM for the tier's own tables */
 	/* counters */
 	uint64_t puts, gets, drops;
 	uint64_t rejected; /* pages that the tier would not gain by holding (incompressible) */
 	uint64_t errors;   /* puts or gets that failed otherwise */
+};
+
+/* The tier on disk: what the device does. Latencies are in buckets as above, from submission to completion. */
+struct larder_disk_stats {
+	/* gauges */
+	uint64_t limit_bytes; /* how large it may become; 0 = there is none */
+	uint64_t is_device;   /* 1: a block device, 0: a file */
+	uint64_t is_encrypted;
+	uint64_t reads_in_flight, writes_in_flight;
+	uint64_t refusing; /* 0, or the errno for which nothing is written for a while */
+	/* counters */
+	uint64_t reads, read_bytes, read_errors;
+	uint64_t writes, write_bytes, write_errors;
+	uint64_t peak_reads_in_flight;
+	uint64_t retries;	/* reads tried again: the device said error, or the content was not what was written */
+	uint64_t mismatches;	/* reads whose content was not what was written */
+	uint64_t refused;	/* pages that stayed in RAM because a write failed or could not be tried */
+	uint64_t cleaned_bytes; /* live objects moved together, to free the space between them */
+	uint64_t freed_bytes;	/* space given back to the filesystem */
+	uint64_t read_latency[LARDER_LATENCY_BUCKETS];
+	uint64_t write_latency[LARDER_LATENCY_BUCKETS];
 };
 
 /* Priorities of volatile memory: what goes first. OBSOLETE is of no use any more; 0 goes next, 7 last. */
@@ -134,6 +155,14 @@ struct larder_stats {
 	uint64_t reclaim_ns; /* time the reclaimer was at work */
 
 	struct larder_tier_stats tiers[LARDER_TIERS_MAX];
+
+	/* the tier on disk, which is one of `tiers` */
+	struct larder_disk_stats disk;
+	uint64_t copies;  /* gauge: pages that are resident and have a copy on disk that may still be the same */
+	uint64_t demoted; /* counters: pages that went on from RAM, compressed, to disk */
+	uint64_t direct;  /* pages that went straight to disk, because they do not compress */
+	uint64_t clean_evictions; /* evictions that cost nothing, because the copy on disk was still the same */
+	uint64_t readahead;	  /* pages read from disk before they were asked for */
 
 	/* volatile memory of all pools; [0] = obsolete, [1 + p] = priority p. Up to a second behind. */
 	struct larder_volatile_stats volatiles[LARDER_PRIORITIES];
