@@ -33,7 +33,7 @@ static int injected(struct faults *f, int err)
 	return err && call >= f->after && call - f->after < f->times ? err : 0;
 }
 
-static int open_with(struct faults *f, void *backend, uint64_t max_objects)
+static int open_with(struct faults *f, void *backend, const struct larder_backend_setup *setup)
 {
 	int err = f->open_error ? f->open_error : larder_backend_lz4.open(backend, setup);
 
