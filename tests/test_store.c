@@ -57,7 +57,7 @@ static int get_with(struct faults *f, void *backend, void *scratch, uint64_t han
 }
 
 #define TIER_FUNCTIONS(n)                                                                                              \
-	static int open_##n(void *b, uint64_t max)                                                                     \
+	static int open_##n(void *b, const struct larder_backend_setup *max)                                           \
 	{                                                                                                              \
 		return open_with(&faults[n], b, max);                                                                  \
 	}                                                                                                              \
