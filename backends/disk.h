@@ -73,6 +73,7 @@ struct disk_transfer {
 	/* the disk's */
 	uint32_t done;
 	int32_t forced; /* by the seam */
+	uint8_t phase;
 	uint64_t delay_ns, started_ns;
 	struct __kernel_timespec delay;
 	struct disk_transfer *next;
@@ -81,7 +82,8 @@ struct disk_transfer {
 struct disk_queue {
 	struct larder_disk *disk;
 	struct io_uring ring;
-	unsigned depth, in_flight, unsubmitted;
+	unsigned depth, in_flight;
+	int registered_file;
 	char *registered; /* buffers that are registered with the kernel: pinned once, not at each transfer */
 	uint64_t registered_bytes;
 	struct disk_transfer *completed; /* reaped but not asked for yet, oldest first; NULL = none */

@@ -25,7 +25,7 @@ enum { POOL_LIMIT_MIN_BYTES = 1 << 20, OBJECT_ALIGNMENT = 16 };
 /* From this size on jemalloc gives an object pages of its own (its smallest large size class). */
 enum { OBJECT_OWN_PAGES_BYTES = 16 << 10 };
 
-#define POOL_TIERS_KNOWN (LARDER_TIER_LZ4 | LARDER_TIERS_NONE)
+#define POOL_TIERS_KNOWN (LARDER_TIER_LZ4 | LARDER_TIER_FILE | LARDER_TIERS_NONE)
 
 /* Guards the pools' states and what belongs to them alone: their events, the userfaultfd for SIGBUS. Taken before any
  * other lock. */

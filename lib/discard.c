@@ -31,6 +31,10 @@ static void drop(struct larder_memory *m, size_t index, uint64_t word, struct di
 {
 	struct larder_region *r = &m->region;
 
+	if (word & PAGE_COPY) {
+		store_drop_copy(&m->store, r->pages[index].handle);
+		STATS_ADD(copies, -1);
+	}
 	switch (page_state(word)) {
 	case PAGE_RESIDENT:
 		region_count(r, index, LARDER_PAGES_RESIDENT, -1);

@@ -23,10 +23,28 @@ enum { HOLD_REFUSALS_MAX = 6 };
 
 enum { MOVE_RETRY_LIMIT = 1000 };
 
+/* A disk that does nothing for so long is not waited for. */
+#define STALL_NS 500000000u
+#define POLL_NS	 2000000u
+
+/* End a page's move. Its copy on disk stays what it was, unless it is forgotten before. */
 static void release(struct larder_memory *m, size_t index, uint64_t to)
 {
+	if (page_state(to) != PAGE_FRESH)
+		to |= page_load(&m->region.pages[index]) & PAGE_COPY;
 	if (page_release(&m->region.pages[index], to))
 		restore_wake(m, index);
+}
+
+/* The caller owns the page. */
+static void forget_copy(struct larder_memory *m, size_t index)
+{
+	struct larder_page *page = &m->region.pages[index];
+
+	if (page_load(page) & PAGE_COPY) {
+		swap_out_forget_copy(m, index);
+		atomic_fetch_and(&page->word, ~PAGE_COPY);
+	}
 }
 
 /* While a page is held, its handle has the time until when, and in its low byte how often it was refused. */
@@ -56,6 +74,7 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
 
 		s->owner[slot] = (uint32_t)(first + i);
 		s->refusals[slot] = (uint8_t)refusals_of(&m->region.pages[first + i]);
+		s->writing[slot] = 0;
 		release(m, first + i, page_word_staged(slot));
 	}
 	staging_publish(s);
@@ -112,6 +131,7 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 		return n;
 	case -ENOENT: /* the program threw the page away without telling us: it reads as zeroes */
 		region_count(&m->region, first, LARDER_PAGES_RESIDENT, -1);
+		forget_copy(m, first);
 		release(m, first, PAGE_FRESH);
 		return 1;
 	case -ESRCH: /* the process is exiting */
@@ -126,6 +146,7 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 		moved_out(m, first, settled);
 		return settled;
 	default: /* EINVAL: mlocked or protected memory; ENOMEM: no page tables; EFAULT */
+		forget_copy(m, first);
 		hold(&m->region.pages[first], 0);
 		release(m, first, page_word_resident(PAGE_HELD));
 		return 1;
@@ -183,7 +204,7 @@ static int choose(struct larder_memory *m, size_t index, const struct sweep *swe
 		if (is_held(page, word, sweep->now_ns))
 			return 0;
 	} else if (page_credit(word) > 0 && !sweep->at_once) {
-		page_change(page, &word, page_word_resident(page_credit(word) - 1));
+		page_change(page, &word, word - ((uint64_t)1 << PAGE_CREDIT_SHIFT));
 		return 0;
 	}
 	if (!page_acquire(page, &word, PAGE_MOVING))
@@ -264,7 +285,8 @@ int evict_watch(struct larder_memory *m, size_t chunk)
 	return err;
 }
 
-size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages)
+size_t evict_range(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t first,
+		   size_t pages)
 {
 	const struct sweep sweep = { .at_once = 1, .now_ns = EVICT_HELD_TOO };
 	size_t hand = first, evicted = 0;
@@ -281,8 +303,7 @@ size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t fi
 		pressure_lock(m, &c->lock);
 		sweep_chunk(m, &hand, end, CHUNK_PAGES, &sweep);
 		mutex_unlock(&c->lock);
-		while (m->staging.head != m->staging.tail)
-			evicted += evict_write_out(m, w);
+		evicted += evict_write_all(m, w, so);
 	}
 	return evicted;
 }
@@ -292,10 +313,12 @@ size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t fi
 static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot)
 {
 	struct larder_page *page = &m->region.pages[index];
-	uint64_t word = page_word_staged(slot);
+	uint64_t word = page_load(page);
 
-	if (!page_acquire(page, &word, PAGE_RESTORING))
+	if (!page_is_staged_in(word, slot) || !page_acquire(page, &word, PAGE_RESTORING))
 		return;
+	if (word & PAGE_COPY)
+		swap_out_forget_copy(m, index);
 	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 	release(m, index, PAGE_FRESH);
 }
@@ -334,9 +357,46 @@ static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struc
 	return 1;
 }
 
-/* Put a staged page into the store; -ECANCELED when it has become volatile or pinned. See memory.h: writing. */
-static int put(struct larder_memory *m, struct larder_restorer *w, size_t index, uint32_t slot,
-	       struct store_place *place)
+/*
+ * A page with a copy on disk: if it is still the same, it is evicted. Else the copy is of no use any more. The bytes
+ * decide, by their checksum: no flag could say whether the page was written to just before it was moved.
+ */
+static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint32_t slot, uint64_t *word)
+{
+	struct larder_page *page = &m->region.pages[index];
+	const struct store_tier *disk = m->store.disk;
+	int same = disk->ops->same(disk->backend, page->handle, staging_address(&m->staging, slot));
+	uint64_t to =
+		same ? page_word_stored(STORE_TIER_FIRST + (unsigned)(disk - m->store.tiers)) : *word & ~PAGE_COPY;
+
+	if (!page_change(page, word, to))
+		return 0; /* taken back, copy and all, or discarded */
+	if (!same) {
+		*word = to;
+		swap_out_forget_copy(m, index);
+		return 0;
+	}
+	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
+	region_count(&m->region, index, LARDER_PAGES_STORED, 1);
+	STATS_ADD(copies, -1);
+	STATS_ADD(evictions, 1);
+	STATS_ADD(clean_evictions, 1);
+	return 1;
+}
+
+/* No tier in RAM gains by the page: is it on its way to disk now? */
+static int send_to_disk(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t index,
+			uint32_t slot, uint32_t tiers)
+{
+	if (!(tiers & store_disk_bit(&m->store)))
+		return -E2BIG;
+	return swap_out_staged(m, so, w->scratch, index, slot, tiers == store_disk_bit(&m->store));
+}
+
+/* Put a staged page into the store, or on its way; -ECANCELED when it has become volatile or pinned. See memory.h:
+ * writing. */
+static int put(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t index,
+	       uint32_t slot, struct store_place *place)
 {
 	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
 	int err;
@@ -346,69 +406,143 @@ static int put(struct larder_memory *m, struct larder_restorer *w, size_t index,
 		err = -ECANCELED;
 	else
 		err = store_put(&m->store, tiers, w->scratch, staging_address(&m->staging, slot), place);
+	if (err == -E2BIG) {
+		err = send_to_disk(m, w, so, index, slot, tiers);
+		if (!err)
+			err = -EINPROGRESS;
+	}
 	atomic_store_explicit(&m->writing, 0, memory_order_release);
 	return err;
 }
 
-static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
+/* Write out a slot. *err: -EBUSY when it has to wait for the disk. Returns the pages evicted. */
+static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, uint32_t slot,
+			 int *err)
 {
 	size_t index = m->staging.owner[slot];
 	uint64_t word = page_load(&m->region.pages[index]);
 	struct store_place place;
-	int err;
 
-	if (word != page_word_staged(slot)) /* taken back or discarded */
+	*err = 0;
+	if (!page_is_staged_in(word, slot) || m->staging.writing[slot]) /* taken back or discarded; or on its way */
 		return 0;
-	err = put(m, w, index, slot, &place);
-	if (!err)
+	if (word & PAGE_COPY && is_evicted_by_copy(m, index, slot, &word))
+		return 1;
+	if (word != page_word_staged(slot))
+		return 0;
+	*err = put(m, w, so, index, slot, &place);
+	if (!*err)
 		return commit(m, index, word, place);
-	if (err == -E2BIG)
+	if (*err == -EBUSY || *err == -EINPROGRESS)
+		return 0;
+	if (*err == -E2BIG)
 		STATS_ADD(incompressible, 1);
-	put_back(m, w, index, word, err == -E2BIG ? PAGE_HELD : err == -ECANCELED ? CREDIT_KEPT : CREDIT_TIER_FAILED);
+	else if (*err != -ECANCELED && m->store.disk)
+		STATS_ADD(disk.refused, 1);
+	put_back(m, w, index, word,
+		 *err == -ECANCELED		   ? CREDIT_KEPT
+		 : *err == -E2BIG || m->store.disk ? PAGE_HELD
+						   : CREDIT_TIER_FAILED);
 	return 0;
 }
 
 /*
- * Write out one slot, until nothing needs it any more. A handler may be copying out of it; one that does not succeed
- * leaves the page staged (restore.h), and then it is written after all.
+ * Can a slot be emptied? Not while its page is on its way to disk; one whose write has failed is written once more. A
+ * handler may be copying out of it; one that does not succeed leaves the page staged (restore.h), and then it is
+ * written after all.
  */
-static size_t settle_slot(struct larder_memory *m, struct larder_restorer *w, uint32_t slot)
+static int is_done(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, uint32_t slot,
+		   size_t *evicted)
 {
 	const struct larder_page *page = &m->region.pages[m->staging.owner[slot]];
 	struct larder_wait wait = { 0 };
-	size_t evicted = 0;
+	int err, done = 1;
+	uint64_t word;
 
 	for (;;) {
-		uint64_t word = page_load(page);
-
-		if (word == page_word_staged(slot)) {
-			evicted += write_slot(m, w, slot);
+		word = page_load(page);
+		if (page_is_staged_in(word, slot)) {
+			done = !m->staging.writing[slot];
+			if (done)
+				*evicted += write_slot(m, w, so, slot, &err);
+			done = done && err != -EBUSY && !m->staging.writing[slot];
+			if (!done)
+				break;
 		} else if (page_state(word) == PAGE_RESTORING && page_slot(word) == slot) {
 			pressure_wait_turn(m, &wait);
 		} else {
-			pressure_wait_end(m, &wait);
-			return evicted;
+			break;
 		}
 	}
+	pressure_wait_end(m, &wait);
+	return done;
 }
 
-size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w)
+/* Empty the slots at the tail whose pages are elsewhere. */
+static size_t empty_slots(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
 {
 	struct larder_staging *s = &m->staging;
-	uint32_t first = staging_slot(s->tail);
-	uint64_t n = s->head - s->tail, to_end = STAGING_MAX_SLOTS - first;
+	size_t evicted = 0;
+	uint64_t n = 0;
+
+	while (s->tail < s->cursor) {
+		uint32_t first = staging_slot(s->tail);
+		uint64_t most = s->cursor - s->tail, to_end = STAGING_MAX_SLOTS - first;
+
+		most = most < EVICT_BATCH ? most : EVICT_BATCH;
+		most = most < to_end ? most : to_end;
+		for (n = 0; n < most && is_done(m, w, so, first + (uint32_t)n, &evicted); n++)
+			;
+		if (n)
+			sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
+		s->tail += n;
+		staging_publish(s);
+		if (n < most)
+			break;
+	}
+	return evicted;
+}
+
+size_t evict_settle(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
+{
+	size_t settled = swap_out_settle(m, w->scratch);
+
+	return settled + empty_slots(m, w, so);
+}
+
+size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
+{
+	struct larder_staging *s = &m->staging;
+	size_t evicted = swap_out_settle(m, w->scratch);
+	int err = 0;
+
+	for (unsigned n = 0; n < EVICT_BATCH && s->cursor < s->head; n++, s->cursor++) {
+		evicted += write_slot(m, w, so, staging_slot(s->cursor), &err);
+		if (err == -EBUSY)
+			break;
+	}
+	return evicted + empty_slots(m, w, so);
+}
+
+size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
+{
+	struct larder_staging *s = &m->staging;
+	uint64_t since = sys_now_ns();
 	size_t evicted = 0;
 
-	n = n < EVICT_BATCH ? n : EVICT_BATCH;
-	n = n < to_end ? n : to_end;
-	if (n == 0)
-		return 0;
-	for (uint32_t slot = first; slot < first + n; slot++)
-		evicted += write_slot(m, w, slot);
-	for (uint32_t slot = first; slot < first + n; slot++)
-		evicted += settle_slot(m, w, slot);
-	sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
-	s->tail += n;
-	staging_publish(s);
-	return evicted;
+	for (;;) {
+		uint64_t tail = s->tail, cursor = s->cursor;
+
+		evicted += evict_write_out(m, w, so);
+		if (s->tail == s->head)
+			return evicted;
+		if (s->tail != tail || s->cursor != cursor) {
+			since = sys_now_ns();
+			continue;
+		}
+		if (sys_now_ns() - since > STALL_NS)
+			return evicted;
+		swap_out_flush(m, so, w->scratch);
+		swap_out_wait(m, w->scratch, NULL, 0, POLL_NS);
+	}
 }

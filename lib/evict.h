@@ -9,7 +9,7 @@
 #ifndef LARDER_EVICT_H
 #define LARDER_EVICT_H
 
-#include "restore.h"
+#include "swap_out.h"
 
 /* Slots written out in one step: enough to share one unmapping's TLB shootdown, small enough to overshoot little. */
 enum { EVICT_BATCH = 64 };
@@ -27,9 +27,19 @@ size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size
 int evict_watch(struct larder_memory *m, size_t chunk);
 
 /* Take [first, first + pages) out now, whatever their credit. Returns the pages that went into the store. */
-size_t evict_range(struct larder_memory *m, struct larder_restorer *w, size_t first, size_t pages);
+size_t evict_range(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t first,
+		   size_t pages);
 
-/* Write out up to EVICT_BATCH slots from the tail and empty them. Returns the pages that went into the store. */
-size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w);
+/*
+ * Settle what is on disk by now; put the pages of up to EVICT_BATCH slots into the store, or on their way to disk;
+ * empty the slots that nobody needs any more. Returns the pages that went into the store.
+ */
+size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so);
+
+/* Only settle what is on disk by now, and empty slots. Returns the pages that went into the store. */
+size_t evict_settle(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so);
+
+/* evict_write_out() until staging is empty, waiting for the disk unless it does nothing for half a second. */
+size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so);
 
 #endif

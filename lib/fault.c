@@ -34,14 +34,19 @@ struct handler {
 
 static struct handler handlers[HANDLERS_MAX];
 
-/* True when the fault is answered, or somebody will wake the thread. */
-static int try_serve(struct handler *h, size_t index)
+enum { SERVED_HERE = 1, SERVED_BY_READER };
+
+/* Not zero when the fault is answered, or somebody will wake the thread. */
+static int try_serve(struct handler *h, size_t index, uint64_t since_ns, int written)
 {
 	struct larder_memory *m = h->memory;
 
-	switch (resolve(m, &h->restorer, index)) {
+	switch (resolve(m, &h->restorer, index, since_ns, written)) {
 	case RESOLVE_BUSY:
 		return page_await(&m->region.pages[index], page_load(&m->region.pages[index]));
+	case RESOLVE_FULL:
+		swap_in_put_off(m);
+		return 1;
 	case RESOLVE_PUT_OFF:
 		pressure_put_off(m);
 		return 1;
@@ -51,6 +56,8 @@ static int try_serve(struct handler *h, size_t index)
 	case RESOLVE_POISONED: /* the poison is in place; the thread has not seen it yet */
 		restore_wake(m, index);
 		return 1;
+	case RESOLVE_READING: /* the reader counts how long it takes */
+		return SERVED_BY_READER;
 	case RESOLVE_AGAIN:
 		return 0;
 	default:
@@ -64,6 +71,7 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 	char *addr = (char *)(uintptr_t)(msg->arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1));
 	uint64_t start = sys_now_ns();
 	size_t index;
+	int served;
 
 #ifdef LARDER_DEBUG
 	if (thread_is_internal((int)msg->arg.pagefault.feat.ptid))
@@ -72,21 +80,14 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 	if (!region_contains(&m->region, addr))
 		log_panic("fault on a staging slot that is empty: slot address", (int64_t)(uintptr_t)addr);
 	index = region_index(&m->region, addr);
-	while (!try_serve(h, index))
-		;
 	STATS_ADD(faults, 1);
-	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
+	while (!(served = try_serve(h, index, start, (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)))
+		;
+	if (served == SERVED_HERE)
+		STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
 	pressure_notice(m, region_chunk(&m->region, index)->owner.pool);
 	if (++h->served % PUBLISH_EVERY == 0)
 		pressure_publish(m, stats);
-}
-
-static void pin(int cpu)
-{
-	unsigned long mask[CPUS_MAX / 64] = { 0 };
-
-	mask[cpu / 64] = 1ul << cpu % 64;
-	sys_call3(SYS_sched_setaffinity, 0, sizeof(mask), (long)mask);
 }
 
 static void handler_main(void *arg)
@@ -98,7 +99,7 @@ static void handler_main(void *arg)
 	 */
 	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
 	if (h->cpu != NO_CPU)
-		pin(h->cpu);
+		thread_pin(h->cpu);
 	for (;;) {
 		long n = sys_read(h->memory->uffd, &msg, sizeof(msg));
 
@@ -143,6 +144,8 @@ int fault_start(struct larder_memory *m)
 	int pinned = ncpus > 0 && ncpus <= HANDLERS_MAX;
 	int wanted = pinned ? ncpus : HANDLERS_MAX, started = 0, err = 0;
 
+	for (int i = 0; i < wanted && m->store.disk && !err; i++)
+		err = swap_in_start(m, &(int){ pinned ? cpus[i] : NO_CPU }, 1);
 	for (int i = 0; i < wanted && err >= 0; i++) {
 		err = start_handler(m, &handlers[started], pinned ? cpus[i] : NO_CPU);
 		started += err >= 0;

@@ -9,6 +9,9 @@
 /* Below this the tables, the handlers' buffers and the pages in motion would be most of the cost. */
 #define LARDER_LIMIT_MIN_BYTES ((uint64_t)16 << 20)
 
+/* Below this a log has too few segments to be cleaned well. */
+#define LARDER_SWAP_MIN_BYTES ((uint64_t)64 << 20)
+
 struct larder_limit {
 	uint64_t bytes;	  /* 0 when given as a percentage */
 	unsigned percent; /* 1 to 100, or 0 when given in bytes */

@@ -10,12 +10,14 @@
 #include "segment.h"
 #include "staging.h"
 #include "store.h"
+#include "swap_in.h"
 
 struct larder_memory {
 	struct larder_region region;
 	struct larder_segments segments;
 	struct larder_staging staging;
 	struct larder_store store;
+	struct larder_swap_in swap_in;
 	struct larder_pressure pressure;
 	struct larder_pool pools[REGION_POOLS]; /* [REGION_HEAP] is the process */
 	int uffd; /* both are descriptors in the internal threads' table, set before any handler starts */

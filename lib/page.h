@@ -20,6 +20,8 @@
  *   POISONED    lost; a touch raises SIGBUS
  *
  * FRESH and POISONED pages may carry TRAP: purged while volatile, and a touch must not read zeroes (volatile.h).
+ * RESIDENT and STAGED pages may carry COPY: `handle` names what was fetched from the tier on disk, which may still be
+ * the same; whoever makes the page something else drops it.
  *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
  * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
@@ -52,15 +54,18 @@ enum page_state {
 
 struct larder_page {
 	_Atomic uint64_t word; /* state, WAITERS, tier, credit, slot: see page_word() */
-	uint64_t handle;       /* while STORED: where in its tier; while RESIDENT with credit HELD: until when */
+	uint64_t
+		handle; /* while STORED, or with COPY: where in its tier; while RESIDENT with credit HELD: until when */
 };
 
 /*
- * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 32-63 staging slot
- * (STAGED) Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
+ * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 32-63
+ * staging slot (STAGED), or the number of the batch that takes the page to disk (STORED; see swap_out.h). Credit is how
+ * many passes of the clock the page is spared: the count of a generalised second chance.
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
 #define PAGE_TRAP    ((uint64_t)1 << 12)
+#define PAGE_COPY    ((uint64_t)1 << 13)
 enum {
 	PAGE_TIER_SHIFT = 5,
 	PAGE_TIER_MAX = 7,
@@ -105,6 +110,23 @@ static inline uint32_t page_slot(uint64_t word)
 	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
 }
 
+/* Is a page staged in a slot, copy on disk or not? */
+static inline int page_is_staged_in(uint64_t word, uint32_t slot)
+{
+	return (word & ~PAGE_COPY) == page_word_staged(slot);
+}
+
+/* The number of the batch in which a stored page is on its way to disk; 0 = in none. */
+static inline uint32_t page_batch(uint64_t word)
+{
+	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
+}
+
+static inline uint64_t page_with_batch(uint64_t word, uint32_t batch)
+{
+	return (word & UINT32_MAX) | (uint64_t)batch << PAGE_SLOT_SHIFT;
+}
+
 static inline int page_is_busy(uint64_t word)
 {
 	return (1u << page_state(word) & (1u << PAGE_MOVING | 1u << PAGE_RESTORING | 1u << PAGE_DISCARDING)) != 0;
@@ -117,7 +139,7 @@ static inline int page_may_become(enum page_state from, enum page_state to)
 		[PAGE_FRESH] = 1 << PAGE_FRESH | 1 << PAGE_RESTORING | 1 << PAGE_RESIDENT | 1 << PAGE_DISCARDING,
 		[PAGE_RESIDENT] = 1 << PAGE_RESIDENT | 1 << PAGE_MOVING | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
 		[PAGE_MOVING] = 1 << PAGE_STAGED | 1 << PAGE_RESIDENT | 1 << PAGE_FRESH,
-		[PAGE_STAGED] = 1 << PAGE_STORED | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
+		[PAGE_STAGED] = 1 << PAGE_STAGED | 1 << PAGE_STORED | 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
 		[PAGE_STORED] = 1 << PAGE_RESTORING | 1 << PAGE_DISCARDING,
 		[PAGE_RESTORING] =
 			1 << PAGE_RESIDENT | 1 << PAGE_FRESH | 1 << PAGE_STAGED | 1 << PAGE_STORED | 1 << PAGE_POISONED,

@@ -17,25 +17,43 @@
 
 #include <pthread.h>
 
+#define SWAP_DEFAULT_BYTES ((uint64_t)8 << 30)
+
 static struct larder_service service;
 static _Atomic int watching; /* 1: the system is watched, or is not to be */
 static _Atomic int managed;  /* 1 once started; 0 again in a forked child */
 
 static int check_options(const struct larder_options *o)
 {
-	if (o->flags & ~LARDER_IGNORE_SYSTEM || o->limit_percent > 100 || (o->limit_bytes && o->limit_percent))
+	int swaps = o->swap_dir || o->swap_device;
+
+	if (o->flags & ~(LARDER_IGNORE_SYSTEM | LARDER_SWAP_ENCRYPT) || o->limit_percent > 100 ||
+	    (o->limit_bytes && o->limit_percent))
+		return -EINVAL;
+	if ((o->swap_dir && o->swap_device) || (!swaps && (o->swap_bytes || o->flags & LARDER_SWAP_ENCRYPT)) ||
+	    (o->swap_bytes && o->swap_bytes < LARDER_SWAP_MIN_BYTES))
 		return -EINVAL;
 	return o->limit_bytes && o->limit_bytes < LARDER_LIMIT_MIN_BYTES ? -EINVAL : 0;
 }
 
 static int start_service(const struct larder_options *o, const struct process_setup *setup)
 {
-	static const struct larder_backend_ops *const lz4[] = { &larder_backend_lz4 };
+	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4, &larder_backend_file };
+	const struct larder_backend_setup swap = {
+		.dir = o->swap_dir,
+		.device = o->swap_device,
+		.bytes = o->swap_bytes || o->swap_device ? o->swap_bytes : SWAP_DEFAULT_BYTES,
+		.encrypt = (o->flags & LARDER_SWAP_ENCRYPT) != 0,
+		.seam = setup->seam,
+	};
 	int err;
 
 	service.memory.pools[REGION_HEAP].budget.limit_bytes = o->limit_bytes;
 	service.memory.pools[REGION_HEAP].budget.limit_percent = o->limit_percent;
-	err = setup->tiers ? service_start(&service, setup->tiers, setup->ntiers) : service_start(&service, lz4, 1);
+	if (setup->tiers)
+		err = service_start(&service, setup->tiers, setup->ntiers, &swap);
+	else
+		err = service_start(&service, tiers, o->swap_dir || o->swap_device ? 2 : 1, &swap);
 	if (!err)
 		STATS_SET(limit_percent, o->limit_percent);
 	return err;

@@ -16,6 +16,7 @@ struct process_setup {
 	const struct arena_allocator *allocator;       /* the jemalloc of this process */
 	const struct larder_backend_ops *const *tiers; /* NULL = lz4 */
 	unsigned ntiers;
+	const struct disk_seam *seam; /* tests: makes the disk fail (disk.h) */
 };
 
 /* See larder_start() for what it returns. */

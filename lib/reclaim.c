@@ -37,7 +37,16 @@ static const unsigned char class_of_level[] = { 0, 1 + 1, 4 + 1, LARDER_PRIORITI
  */
 enum { ATTAINED_ROOM_DIVISOR = 8 };
 
+/*
+ * With a disk, what is compressed in RAM may cost 1/4 of the limit: pages that are wanted again soon come back from
+ * there in a tenth of the time that the disk takes, but each takes room from pages in use.
+ */
+enum { COMPRESSED_LIMIT_DIVISOR = 4, DEMOTE_PAGES = 128 };
+
 enum { COMPACT_BYTES = 256 << 10, PURGE_FUTILE_FACTOR = 10 };
+
+#define DISK_POLL_NS  2000000u
+#define DISK_STALL_NS 500000000u
 
 #define PURGE_INTERVAL_MIN_NS 50000000u
 #define PURGE_INTERVAL_MAX_NS 1600000000u
@@ -164,18 +173,65 @@ static void begin_turns(struct larder_reclaim *r)
 	r->turn_evicted = 0;
 }
 
+/* Is more compressed in RAM than is to be? */
+static int is_over_compressed(const struct larder_memory *m, uint64_t limit_bytes)
+{
+	return m->store.disk && store_cost_bytes(&m->store) > limit_bytes / COMPRESSED_LIMIT_DIVISOR;
+}
+
+/* The disk is full: copies that resident pages have there are the first to go. */
+static void make_room_on_disk(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+
+	if (STATS_GET(copies))
+		swap_out_drop_copies(m, &r->copies_hand, DEMOTE_PAGES);
+	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
+}
+
+/* Send some of what is compressed in RAM on to disk. Returns 1 when some is on its way. */
+static int demote(struct larder_reclaim *r, unsigned pool)
+{
+	struct larder_memory *m = r->memory;
+	int err;
+	size_t sent;
+
+	if (!m->store.disk)
+		return 0;
+	sent = swap_out_demote(m, &r->swap_out, r->restorer.scratch, pool, DEMOTE_PAGES, &err);
+	if (err == -ENOSPC)
+		make_room_on_disk(r);
+	return sent > 0 || err == -EBUSY;
+}
+
+/* There is nothing to do but to wait for what is being written, if it is: for a moment, since requests may come. */
+static void wait_for_disk(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+	uint32_t seen = event_count(&m->pressure.wanted);
+
+	if (!swap_out_is_busy(m, &r->swap_out) || has_request(r))
+		return;
+	swap_out_flush(m, &r->swap_out, r->restorer.scratch);
+	swap_out_wait(m, r->restorer.scratch, &m->pressure.wanted, seen, DISK_POLL_NS);
+}
+
 /* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
 static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, size_t target)
 {
 	struct larder_memory *m = r->memory;
-	uint64_t slots = m->staging.head - m->staging.tail;
+	uint64_t slots = m->staging.head - m->staging.cursor;
 	size_t staged = 0, evicted;
 	unsigned turns = 0;
 
 	if (slots < target)
 		staged = evict_sweep(m, pool, now_ns, &m->pools[pool].budget.hand,
 				     min64(target - slots, 2 * EVICT_BATCH), &turns);
-	evicted = evict_write_out(m, &r->restorer);
+	evicted = evict_write_out(m, &r->restorer, &r->swap_out);
+	if (is_over_compressed(m, pressure_watermarks(m, pool).wait_bytes))
+		demote(r, pool);
+	if (staged == 0 && evicted == 0)
+		wait_for_disk(r);
 	r->turn_evicted += evicted;
 	if (turns || (staged == 0 && slots == 0))
 		end_turn(r, pool);
@@ -319,6 +375,35 @@ static void purge_to_limit(struct larder_reclaim *r, unsigned pool)
 		atomic_store(&budget->attained_bytes, attained);
 }
 
+/*
+ * Nothing is left to compress: what is compressed can go on to disk. Returns 0 when nothing does, or when the disk does
+ * nothing for half a second.
+ */
+static int demote_more(struct larder_reclaim *r, unsigned pool)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t now = sys_now_ns();
+
+	if (!demote(r, pool) && !swap_out_is_busy(m, &r->swap_out)) {
+		r->disk_since_ns = 0;
+		return 0;
+	}
+	wait_for_disk(r);
+	if (evict_settle(m, &r->restorer, &r->swap_out) > 0) {
+		r->disk_since_ns = now;
+		begin_turns(r);
+	} else if (r->disk_since_ns == 0) {
+		r->disk_since_ns = now;
+	}
+	event_post(&m->pressure.relieved);
+	wake_sleepers(m, pool);
+	pressure_publish(m, stats);
+	if (now - r->disk_since_ns < DISK_STALL_NS)
+		return 1;
+	r->disk_since_ns = 0;
+	return 0;
+}
+
 static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 {
 	struct larder_memory *m = r->memory;
@@ -340,6 +425,8 @@ static void reclaim_to_low(struct larder_reclaim *r, unsigned pool)
 	begin_turns(r);
 	while (pressure_usage_bytes(m, pool) > w.low_bytes && !has_request(r)) {
 		if (r->idle_turns > IDLE_TURNS_MAX || resident_floor_reached(m, pool, w.wait_bytes)) {
+			if (demote_more(r, pool))
+				continue;
 			if (pressure_is_high(m, pool))
 				give_up(r, pool);
 			break;
@@ -415,7 +502,7 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 		return (int64_t)evict_bytes(r, q->bytes);
 	case REQUEST_EVICT_RANGE:
 		watch_all(m, q->pool);
-		return (int64_t)evict_range(m, &r->restorer, q->first, q->pages) * PAGE_BYTES;
+		return (int64_t)evict_range(m, &r->restorer, &r->swap_out, q->first, q->pages) * PAGE_BYTES;
 	case REQUEST_WATCH:
 		return watch_span(m, q->first, q->pages);
 	case REQUEST_PURGE:
@@ -455,8 +542,9 @@ static void purge_for_system(struct larder_reclaim *r)
 	compact_to_low(r, REGION_HEAP, 0);
 }
 
-/* Bring every page back. Nothing else evicts meanwhile, so one pass finds all; a busy page is looked at again. */
-static void restore_all(struct larder_reclaim *r)
+/* Go over every page. What is on disk is asked for; with `ahead` the next page is not looked at only when it is there.
+ */
+static void restore_pass(struct larder_reclaim *r, int ahead)
 {
 	struct larder_memory *m = r->memory;
 	size_t used = region_used_pages(&m->region);
@@ -472,6 +560,15 @@ static void restore_all(struct larder_reclaim *r)
 		}
 		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, 0,
 				    words);
+		if (n && restore_needs_disk(m, words[0])) {
+			if (swap_in(m, i, words, n, 0, 0, 0)) {
+				restore_give_up(m, &r->restorer, i, words, n);
+				sys_yield();
+			} else if (ahead) {
+				i += n;
+			}
+			continue;
+		}
 		if (n) {
 			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */
 			continue;
@@ -487,11 +584,19 @@ static void restore_all(struct larder_reclaim *r)
 	}
 }
 
+/* Bring every page back. Nothing else evicts meanwhile, so this finds all; a busy page is looked at again. */
+static void restore_all(struct larder_reclaim *r)
+{
+	if (r->memory->store.disk)
+		restore_pass(r, 1);
+	restore_pass(r, 0);
+}
+
 /* Throw away what staging still holds: stale copies, after restore_all(). */
 static void empty_staging(struct larder_reclaim *r)
 {
 	while (r->memory->staging.head != r->memory->staging.tail)
-		evict_write_out(r->memory, &r->restorer);
+		evict_write_out(r->memory, &r->restorer, &r->swap_out);
 }
 
 /* True when no thread is in fork any more; a thread that enters from then on must ask anew. */
@@ -564,9 +669,25 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 
 	pressure_publish(r->memory, stats);
 	atomic_store(&p->asleep, 1);
-	if (!has_work(r))
+	if (has_work(r))
+		goto out;
+	if (swap_out_is_busy(r->memory, &r->swap_out)) {
+		swap_out_flush(r->memory, &r->swap_out, r->restorer.scratch);
+		swap_out_wait(r->memory, r->restorer.scratch, &p->wanted, seen, sleep_ns(r));
+	} else {
 		event_wait(&p->wanted, seen, sleep_ns(r));
+	}
+out:
 	atomic_store(&p->asleep, 0);
+}
+
+/* Writes that were under way are done: their pages are on disk now, and slots can be emptied. */
+static void settle_writes(struct larder_reclaim *r)
+{
+	struct larder_memory *m = r->memory;
+
+	if (m->store.disk && (swap_out_is_busy(m, &r->swap_out) || m->staging.tail != m->staging.cursor))
+		evict_settle(m, &r->restorer, &r->swap_out);
 }
 
 void reclaim_run(struct larder_reclaim *r)
@@ -578,6 +699,7 @@ void reclaim_run(struct larder_reclaim *r)
 		if (atomic_load(&r->freeze) > 0)
 			freeze(r);
 		answer_request(r);
+		settle_writes(r);
 		purge_for_system(r);
 		reclaim_all(r);
 		restore_report(r->memory);

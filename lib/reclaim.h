@@ -5,7 +5,7 @@
 #define LARDER_RECLAIM_H
 
 #include "purge.h"
-#include "restore.h"
+#include "evict.h"
 #include "system.h"
 
 /* Set by the reclaim thread when everything is resident; cleared by it, in one step with seeing no thread in fork. */
@@ -33,6 +33,10 @@ struct reclaim_request {
 struct larder_reclaim {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
+	struct larder_swap_out swap_out;
+	uint64_t disk_since_ns; /* when something was last written, while nothing else can be done; 0 = does not matter
+				 */
+	size_t copies_hand;	/* dropping copies on disk goes on from this page */
 	struct larder_choice choice; /* what purges choose in */
 	struct larder_system system;
 

@@ -5,7 +5,7 @@
 
 #include "stats.h"
 
-enum { AROUND_GAP_MAX = 4 };
+enum { AROUND_GAP_MAX = 4, SHARING_MAX = 8 };
 
 /* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
  */
@@ -118,7 +118,49 @@ static void count_retouched(struct larder_memory *m, size_t first, size_t pages)
 		atomic_fetch_add_explicit(&m->pools[owner->pool].retouched, lost, memory_order_relaxed);
 }
 
-enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index)
+/* Of pages that stand next to each other on disk, those that lie in the same blocks as the first come for free. */
+static size_t acquire_sharing(struct larder_memory *m, struct larder_restorer *w, size_t first, uint64_t *words)
+{
+	const struct store_tier *disk = m->store.disk;
+	const struct larder_page *pages = m->region.pages + first;
+	size_t to_end = CHUNK_PAGES - first % CHUNK_PAGES, n = 1;
+
+	while (n < SHARING_MAX && n < to_end && restore_acquire(m, first + n, 1, 1u << PAGE_STORED, 0, &words[n])) {
+		if (!restore_needs_disk(m, words[n]) ||
+		    !disk->ops->shares_blocks(disk->backend, pages[0].handle, pages[n].handle)) {
+			restore_give_up(m, w, first + n, &words[n], 1);
+			break;
+		}
+		n++;
+	}
+	return n;
+}
+
+/*
+ * The page that is wanted is read by itself, with what its blocks hold; what a sequential reader will want next is read
+ * after it, while it is being used.
+ */
+static enum resolve_outcome read_pages(struct larder_memory *m, struct larder_restorer *w, size_t index,
+				       uint64_t *words, size_t n, uint64_t since_ns, int written)
+{
+	size_t now = 1;
+
+	if (n == 1)
+		now = n = acquire_sharing(m, w, index, words);
+	else
+		around_set(m, index + n, n, 0);
+	if (swap_in(m, index, words, now, CREDIT_STORED, since_ns, written)) {
+		restore_give_up(m, w, index, words, n);
+		return RESOLVE_FULL;
+	}
+	if (n > now && swap_in(m, index + now, words + now, n - now, 0, 0, 0))
+		restore_give_up(m, w, index + now, words + now, n - now);
+	STATS_ADD(faults_stored, 1);
+	return RESOLVE_READING;
+}
+
+enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t since_ns,
+			     int written)
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
 	enum page_state was = page_state(word);
@@ -142,6 +184,8 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	n = restore_acquire(m, index, window, company(was), wanted, words);
 	if (n == 0)
 		return RESOLVE_AGAIN;
+	if (restore_needs_disk(m, words[0]))
+		return read_pages(m, w, index, words, n, since_ns, written);
 	was = page_state(words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(was));
 	if (restored) {

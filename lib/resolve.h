@@ -10,6 +10,8 @@ enum resolve_outcome {
 	RESOLVE_DONE,	 /* the page is resident, or the thread will find out why not when it tries again */
 	RESOLVE_AGAIN,	 /* the page changed meanwhile */
 	RESOLVE_BUSY,	 /* somebody owns it */
+	RESOLVE_READING, /* it is being read from disk: the page is busy until then */
+	RESOLVE_FULL,	 /* as many pages are being read as can be */
 	RESOLVE_PUT_OFF, /* it would add a page while the cost is well above a limit */
 	RESOLVE_TRAPPED, /* purged while volatile, and a touch must not read zeroes */
 	RESOLVE_POISONED /* lost */
@@ -19,6 +21,8 @@ enum resolve_outcome {
  */
 void resolve_expect(struct larder_memory *m, size_t first, size_t pages);
 
-enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index);
+/* since_ns: when the fault was seen. written: the page is going to be written to. */
+enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t since_ns,
+			     int written);
 
 #endif

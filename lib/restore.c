@@ -70,6 +70,8 @@ size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsign
 		words[n] = page_load(page);
 		if (n > 0 && n >= wanted && page_state(words[n]) == PAGE_FRESH && region_bit(m->region.lost, first + n))
 			break;
+		if (n > 0 && restore_needs_disk(m, words[n]) != restore_needs_disk(m, words[0]))
+			break;
 		if (!(states >> page_state(words[n]) & 1) || words[n] & PAGE_TRAP ||
 		    !page_acquire(page, &words[n], PAGE_RESTORING))
 			break;
@@ -134,13 +136,20 @@ static void finish(struct larder_memory *m, const struct larder_restorer *w, siz
 	struct store_place place = place_of(m, index, word);
 	enum larder_page_kind now = page_state(to) == PAGE_POISONED ? LARDER_PAGES_POISONED : LARDER_PAGES_RESIDENT;
 
+	int keep = now == LARDER_PAGES_RESIDENT && restore_needs_disk(m, word) && w->written != index + 1;
+
 	if (page_state(to) != PAGE_FRESH)
 		region_count(&m->region, index, now, 1);
+	if (keep || word & PAGE_COPY)
+		to |= PAGE_COPY;
 	release(m, w, index, to);
 	switch (page_state(word)) {
 	case PAGE_STORED:
 		region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
-		store_drop(&m->store, place);
+		if (keep)
+			STATS_ADD(copies, 1);
+		else
+			store_drop(&m->store, place);
 		STATS_ADD(refaults, 1);
 		break;
 	case PAGE_STAGED:
@@ -265,12 +274,34 @@ static size_t copy_run(struct larder_memory *m, struct larder_restorer *w, size_
 	return done;
 }
 
+void restore_give_up(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		release(m, w, first + i, words[i]);
+}
+
+/* Content for the first `gathered` of n owned pages is there; err, if not 0, says why there is none for the next. */
+static size_t settle(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		     const char *from, size_t gathered, int err, unsigned credit)
+{
+	long copy_err;
+	size_t done = copy_run(m, w, first, from, gathered, words, credit, &copy_err);
+
+	if (copy_err)
+		refused(m, w, first + done, words[done], copy_err);
+	else if (err)
+		poison(m, w, first + done, words[done], err);
+	else
+		return done;
+	restore_give_up(m, w, first + done + 1, words + done + 1, n - done - 1);
+	return done;
+}
+
 size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
 		     unsigned credit)
 {
 	const char *from = w->bounce;
-	size_t gathered = 0, done;
-	long copy_err;
+	size_t gathered = 0;
 	int err = 0;
 
 	if (n == 1 && page_state(words[0]) == PAGE_STAGED) {
@@ -279,16 +310,20 @@ size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t 
 	}
 	for (; gathered < n && !err; gathered += !err)
 		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
-	done = copy_run(m, w, first, from, gathered, words, credit, &copy_err);
-	if (copy_err)
-		refused(m, w, first + done, words[done], copy_err);
-	else if (err)
-		poison(m, w, first + done, words[done], err);
-	else
-		return done;
-	for (size_t i = done + 1; i < n; i++)
-		release(m, w, first + i, words[i]);
-	return done;
+	return settle(m, w, first, words, n, from, gathered, err, credit);
+}
+
+void restore_contents(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		      const char *content, const int *errors, unsigned credit)
+{
+	size_t end;
+
+	for (size_t i = 0; i < n; i = end + 1) { /* a page without content ends a run, and is dealt with by it */
+		for (end = i; end < n && !errors[end]; end++)
+			;
+		settle(m, w, first + i, words + i, end < n ? end - i + 1 : end - i, content + i * PAGE_BYTES, end - i,
+		       end < n ? errors[end] : 0, i ? 0 : credit);
+	}
 }
 
 /* Own up to `max` trapped pages in a row. */

@@ -12,10 +12,11 @@ enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
 
 /* One thread's buffers, mapped once. */
 struct larder_restorer {
-	void *scratch; /* for the store */
-	char *bounce;  /* RESTORE_MAX_PAGES pages */
-	int uffd;      /* in the thread's own descriptor table */
-	int internal;  /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
+	void *scratch;	/* for the store */
+	char *bounce;	/* RESTORE_MAX_PAGES pages */
+	int uffd;	/* in the thread's own descriptor table */
+	int internal;	/* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
+	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
 };
 
 /* For an internal thread. Returns 0 or -ENOMEM. */
@@ -43,12 +44,28 @@ size_t restore_install(struct larder_memory *m, struct larder_restorer *w, size_
 void restore_trap(struct larder_memory *m, size_t index);
 
 /*
- * Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped. Fresh
+ * Own up to `max` consecutive pages from `first` on, all in the states of the mask (1 << state) and not trapped; all on
+ * disk or none. Fresh
  * ones that are lost, but for the first, only among the first `wanted`: nobody wants zeroes in the place of what was
  * purged, unless he asks for them. Returns how many.
  */
 size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsigned states, size_t wanted,
 		       uint64_t *words);
+
+/* Nobody owns these pages any more: they are what they were before. Threads that wait for them are woken. */
+void restore_give_up(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n);
+
+/*
+ * As restore_pages(), with the content in `content` already. errors[i], if not 0, says why there is none for page i.
+ */
+void restore_contents(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		      const char *content, const int *errors, unsigned credit);
+
+/* Is a stored page in the tier on disk? */
+static inline int restore_needs_disk(const struct larder_memory *m, uint64_t word)
+{
+	return page_state(word) == PAGE_STORED && store_is_on_disk(&m->store, page_tier(word));
+}
 
 /* Log what a program thread could not restore. Internal threads. */
 void restore_report(struct larder_memory *m);

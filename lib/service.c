@@ -39,7 +39,11 @@ static int open_descriptors(struct larder_service *s)
 	err = uffd_register(m->uffd, m->staging.base, (size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
 	if (err < 0)
 		return (int)err;
-	err = restorer_open(&s->reclaim.restorer, m);
+	err = store_open(&m->store, s->tiers, s->ntiers, &s->setup);
+	if (!err)
+		err = restorer_open(&s->reclaim.restorer, m);
+	if (!err)
+		err = store_thread_open(&m->store, s->reclaim.restorer.scratch);
 	return err < 0 ? (int)err : fault_start(m);
 }
 
@@ -49,8 +53,11 @@ static void reclaim_main(void *arg)
 	int handlers = open_descriptors(s);
 
 	s->memory.pressure.fixed_bytes =
-		sizeof(struct larder_stats) + (uint64_t)(handlers + 1) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
+		sizeof(struct larder_stats) +
+		(uint64_t)(handlers + 1 + (int)s->memory.swap_in.nreaders) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
 	s->result = handlers < 0 ? handlers : 0;
+	if (handlers < 0 && s->memory.swap_in.nreaders == 0)
+		store_close(&s->memory.store); /* here, because its descriptors are this thread's */
 	event_post(&s->ready);
 	if (handlers < 0)
 		sys_call3(SYS_exit, 0, 0, 0);
@@ -69,7 +76,7 @@ static int start_reclaim(struct larder_service *s)
 	return s->result;
 }
 
-static int open_memory(struct larder_memory *m, const struct larder_backend_ops *const *tiers, unsigned ntiers)
+static int open_memory(struct larder_memory *m)
 {
 	int err = stats_open();
 
@@ -79,28 +86,30 @@ static int open_memory(struct larder_memory *m, const struct larder_backend_ops 
 		err = segments_open(&m->segments);
 	if (!err)
 		err = staging_open(&m->staging);
-	if (!err)
-		err = store_open(&m->store, tiers, ntiers,
-				 &(struct larder_backend_setup){ .max_objects = m->region.bytes / PAGE_BYTES });
 	return err;
 }
 
 /* No internal thread runs: give the address space back. */
 static void close_memory(struct larder_memory *m)
 {
-	store_close(&m->store);
 	staging_close(&m->staging);
 	segments_close(&m->segments);
 	region_close(&m->region);
 	stats_close();
 }
 
-int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers)
+int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers,
+		  const struct larder_backend_setup *setup)
 {
-	int err = open_memory(&s->memory, tiers, ntiers);
+	int err = open_memory(&s->memory);
 
 	s->memory.inline_uffd = -1;
 	s->reclaim.memory = &s->memory;
+	s->tiers = tiers;
+	s->ntiers = ntiers;
+	s->setup = *setup;
+	s->setup.max_objects = s->memory.region.bytes / PAGE_BYTES;
+	s->setup.stats = &stats->disk;
 	if (!err)
 		err = start_reclaim(s);
 	if (err)

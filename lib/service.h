@@ -12,12 +12,16 @@ struct larder_service {
 	struct larder_reclaim reclaim;
 	struct larder_event ready; /* posted by the reclaim thread when `result` is there */
 	int result;		   /* 0, or why the service could not start */
+	const struct larder_backend_ops *const *tiers;
+	unsigned ntiers;
+	struct larder_backend_setup setup;
 };
 
 /*
  * Map everything and start the internal threads; the limit in memory.pools[REGION_HEAP] is set already. Called once, by
  * a program thread. Returns 0 or a negative errno, in which case nothing is left mapped or running.
  */
-int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers);
+int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers,
+		  const struct larder_backend_setup *setup);
 
 #endif

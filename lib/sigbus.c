@@ -15,6 +15,7 @@
 enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 };
 
 #define ROOM_SLICE_NS 2000000u
+#define READ_SLICE_NS 1000000u
 
 static struct larder_memory *memory; /* NULL until open */
 static int program_uffd = -1;
@@ -130,14 +131,28 @@ static void wait_while_busy(size_t index)
 			sys_sleep_ns(BUSY_POLL_NS);
 }
 
-static int serve_inline(struct larder_restorer *w, size_t index)
+static void wait_for_read(size_t index)
+{
+	while (page_is_busy(page_load(&memory->region.pages[index])))
+		swap_in_await(memory, index, READ_SLICE_NS);
+}
+
+enum { SERVED_BY_READER = 2 };
+
+static int serve_inline(struct larder_restorer *w, size_t index, uint64_t since_ns)
 {
 	for (;;)
-		switch (resolve(memory, w, index)) {
+		switch (resolve(memory, w, index, since_ns, 0)) {
 		case RESOLVE_AGAIN:
 			break;
 		case RESOLVE_BUSY:
 			wait_while_busy(index);
+			break;
+		case RESOLVE_READING: /* the reader counts how long it takes */
+			wait_for_read(index);
+			return SERVED_BY_READER;
+		case RESOLVE_FULL:
+			sys_sleep_ns(BUSY_POLL_NS);
 			break;
 		case RESOLVE_PUT_OFF:
 			STATS_ADD(faults_throttled, 1);
@@ -155,10 +170,11 @@ static int serve_inline(struct larder_restorer *w, size_t index)
 static int serve_timed(struct larder_restorer *w, size_t index)
 {
 	uint64_t start = sys_now_ns();
-	int served = serve_inline(w, index);
+	int served = serve_inline(w, index, start);
 
 	STATS_ADD(faults, 1);
-	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
+	if (served != SERVED_BY_READER)
+		STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
 	pressure_notice(memory, region_chunk(&memory->region, index)->owner.pool);
 	return served;
 }

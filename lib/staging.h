@@ -23,9 +23,12 @@ enum { STAGING_MAX_SLOTS = 1 << 16 }; /* 256 MiB of address space; how much is f
 
 struct larder_staging {
 	char *base;
-	uint32_t *owner;	/* [slot]: index of the page that was moved here; reclaim thread only */
-	uint8_t *refusals;	/* [slot]: how often in a row no tier took that page; reclaim thread only */
-	uint64_t head, tail;	/* slots in use are [tail, head) modulo STAGING_MAX_SLOTS; reclaim thread only */
+	uint32_t *owner;   /* [slot]: index of the page that was moved here; reclaim thread only */
+	uint8_t *refusals; /* [slot]: how often in a row no tier took that page; reclaim thread only */
+	uint32_t *writing; /* [slot]: number of the batch that takes that page to disk, 0 = none; reclaim thread only */
+	/* Slots in use are [tail, head) modulo STAGING_MAX_SLOTS, and pages in [tail, cursor) are on their way into the
+	 * store; reclaim thread only. */
+	uint64_t head, cursor, tail;
 	_Atomic uint64_t slots; /* head - tail, for readers of the usage */
 };
 
@@ -34,7 +37,8 @@ static inline int staging_open(struct larder_staging *s)
 	s->base = sys_map((size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
 	s->owner = sys_map(STAGING_MAX_SLOTS * sizeof(*s->owner));
 	s->refusals = sys_map(STAGING_MAX_SLOTS);
-	return s->base && s->owner && s->refusals ? 0 : -ENOMEM;
+	s->writing = sys_map(STAGING_MAX_SLOTS * sizeof(*s->writing));
+	return s->base && s->owner && s->refusals && s->writing ? 0 : -ENOMEM;
 }
 
 static inline void staging_close(struct larder_staging *s)
@@ -45,6 +49,8 @@ static inline void staging_close(struct larder_staging *s)
 		sys_munmap(s->owner, STAGING_MAX_SLOTS * sizeof(*s->owner));
 	if (s->refusals)
 		sys_munmap(s->refusals, STAGING_MAX_SLOTS);
+	if (s->writing)
+		sys_munmap(s->writing, STAGING_MAX_SLOTS * sizeof(*s->writing));
 	*s = (struct larder_staging){ 0 };
 }
 

@@ -39,8 +39,10 @@ static int open_tier(struct larder_store *store, const struct larder_backend_ops
 	}
 	tier->ops = ops;
 	store->ntiers++;
-	if (ops->scratch_bytes > store->scratch_bytes)
-		store->scratch_bytes = ops->scratch_bytes;
+	if (ops->is_on_disk)
+		store->disk = tier;
+	tier->scratch_offset = store->scratch_bytes;
+	store->scratch_bytes += round_up(ops->scratch_bytes);
 	return 0;
 }
 
@@ -63,6 +65,7 @@ void store_close(struct larder_store *store)
 		sys_munmap(store->tiers[i].backend, round_up(store->tiers[i].ops->backend_bytes));
 	}
 	store->ntiers = 0;
+	store->disk = NULL;
 }
 
 void *store_scratch(const struct larder_store *store)
@@ -106,7 +109,7 @@ static struct store_tier *tier_of(struct larder_store *store, struct store_place
 
 static int put_in_tier(struct store_tier *tier, void *scratch, const void *page, uint64_t *handle)
 {
-	int err = tier->ops->put(tier->backend, scratch, page, handle);
+	int err = tier->ops->put(tier->backend, store_scratch_of(tier, scratch), page, handle);
 
 	count(!err ? &tier->puts : err == -E2BIG ? &tier->rejected : &tier->errors);
 	return err;
@@ -126,7 +129,7 @@ int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const v
 	for (unsigned i = 0; i < store->ntiers; i++) {
 		int tier_err = -E2BIG;
 
-		if (tiers >> i & 1)
+		if (tiers >> i & 1 && !store->tiers[i].ops->is_on_disk)
 			tier_err = put_in_tier(&store->tiers[i], scratch, page, &place->handle);
 		place->tier = (uint8_t)(STORE_TIER_FIRST + i);
 		if (!tier_err)
@@ -147,7 +150,7 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 		return 0;
 	}
 	tier = tier_of(store, place);
-	err = tier->ops->get(tier->backend, scratch, place.handle, page);
+	err = tier->ops->get(tier->backend, store_scratch_of(tier, scratch), place.handle, page);
 	count(err ? &tier->errors : &tier->gets);
 	return err;
 }
@@ -165,12 +168,30 @@ void store_drop(struct larder_store *store, struct store_place place)
 	count(&tier->drops);
 }
 
+void store_drop_copy(struct larder_store *store, uint64_t handle)
+{
+	store_drop(store, (struct store_place){ .handle = handle,
+						.tier = (uint8_t)(STORE_TIER_FIRST + (store->disk - store->tiers)) });
+}
+
+int store_thread_open(const struct larder_store *store, void *scratch)
+{
+	return store->disk ? store->disk->ops->thread_open(store->disk->backend, store_scratch_of(store->disk, scratch))
+			   : 0;
+}
+
 uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes)
 {
 	uint64_t bytes = 0;
 
-	for (unsigned i = 0; i < store->ntiers; i++)
-		bytes += store->tiers[i].ops->compact(store->tiers[i].backend, scratch, budget_bytes);
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		const struct store_tier *tier = &store->tiers[i];
+		uint64_t given = tier->ops->compact(tier->backend, scratch ? store_scratch_of(tier, scratch) : NULL,
+						    budget_bytes);
+
+		if (!tier->ops->is_on_disk)
+			bytes += given;
+	}
 	return bytes;
 }
 
@@ -189,7 +210,9 @@ uint64_t store_cost_bytes(const struct larder_store *store)
 	for (unsigned i = 0; i < store->ntiers; i++) {
 		struct larder_backend_usage usage = usage_of(&store->tiers[i]);
 
-		bytes += usage.occupied_bytes + usage.metadata_bytes;
+		bytes += usage.metadata_bytes;
+		if (!store->tiers[i].ops->is_on_disk)
+			bytes += usage.occupied_bytes;
 	}
 	return bytes;
 }

@@ -28,12 +28,14 @@ struct store_place {
 struct store_tier {
 	const struct larder_backend_ops *ops;
 	void *backend;
+	size_t scratch_offset;				      /* of its part of a thread's scratch */
 	_Atomic uint64_t puts, gets, drops, rejected, errors; /* relaxed counters */
 };
 
 struct larder_store {
 	struct store_tier tiers[LARDER_TIERS_MAX];
 	unsigned ntiers;
+	struct store_tier *disk; /* the tier on disk, which is the last one; NULL = there is none */
 	size_t scratch_bytes;
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 };
@@ -44,13 +46,39 @@ int store_open(struct larder_store *store, const struct larder_backend_ops *cons
 	       const struct larder_backend_setup *setup);
 void store_close(struct larder_store *store);
 
+/* Is this place in the tier on disk? */
+static inline int store_is_on_disk(const struct larder_store *store, unsigned tier)
+{
+	return store->disk && tier == STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers);
+}
+
+/* The bit of the tier on disk in a mask of tiers; 0 = there is none. */
+static inline uint32_t store_disk_bit(const struct larder_store *store)
+{
+	return store->disk ? (uint32_t)1 << (store->disk - store->tiers) : 0;
+}
+
+/* A tier's part of a thread's scratch. */
+static inline void *store_scratch_of(const struct store_tier *tier, void *scratch)
+{
+	return (char *)scratch + tier->scratch_offset;
+}
+
+/* Forget a place on disk: the copy that a resident or staged page has there, or one that nobody needs. */
+void store_drop_copy(struct larder_store *store, uint64_t handle);
+
+/* Internal threads: prepare scratch for a tier on disk, on the thread that is going to use it. Returns 0 or a negative
+ * errno. */
+int store_thread_open(const struct larder_store *store, void *scratch);
+
 /* Map scratch memory for one calling thread. NULL when there is none. */
 void *store_scratch(const struct larder_store *store);
 void store_scratch_free(const struct larder_store *store, void *scratch);
 
 /*
- * Store a copy of one page in one of the tiers whose bit (1 << index) is in `tiers`; 0: nowhere. Returns 0 and its
- * place; -E2BIG when no tier would gain by it; else the error of the last tier that failed. On error nothing is stored.
+ * Store a copy of one page in one of the tiers in RAM whose bit (1 << index) is in `tiers`; 0: nowhere. Returns 0 and
+ * its place; -E2BIG when no tier would gain by it; else the error of the last tier that failed. On error nothing is
+ * stored.
  */
 int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const void *page, struct store_place *place);
 
@@ -60,7 +88,7 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 /* Forget a page. */
 void store_drop(struct larder_store *store, struct store_place place);
 
-/* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the bytes given back. */
+/* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the RAM given back. */
 uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes);
 
 /* RAM that the tiers cost now: what they occupy, and their tables. */

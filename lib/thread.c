@@ -135,3 +135,11 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 	remember((int)tid);
 	return (int)tid;
 }
+
+void thread_pin(int cpu)
+{
+	unsigned long mask[THREAD_CPUS_MAX / 64] = { 0 };
+
+	mask[cpu / 64] = 1ul << cpu % 64;
+	sys_call3(SYS_sched_setaffinity, 0, sizeof(mask), (long)mask);
+}

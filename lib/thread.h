@@ -26,6 +26,10 @@ enum {
  */
 int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flags);
 
+/* Keep the calling thread on one CPU (below THREAD_CPUS_MAX), if the system lets it. */
+enum { THREAD_CPUS_MAX = 1024 };
+void thread_pin(int cpu);
+
 /* True when `tid` is a thread that thread_start made in this process. */
 int thread_is_internal(int tid);
 

@@ -5,6 +5,7 @@
  * extended interface.
  *
  *   stress [--heap MIB] [--seconds N] [--threads N] [--seed N] [--limit MIB|N%] [--expect-evictions]
+ *          [--swap-dir DIR] [--swap-size MIB] [--swap-encrypt] [--expect-swap]
  *
  * Exit status: 0 no mismatch, 1 a mismatch or a broken expectation, 2 usage. The seed is printed; the same seed does
  * the same operations in each thread.
@@ -68,6 +69,9 @@ static struct {
 	size_t heap_mib;
 	unsigned seconds, threads, limit_mib, limit_percent, expect_evictions;
 	uint64_t seed;
+	const char *swap_dir;
+	size_t swap_mib;
+	unsigned swap_encrypt, expect_swap;
 } options = { .heap_mib = 256, .seconds = 10, .threads = 4 };
 
 /* What a block must contain follows from its seed and size. Blocks are lists of their own: this table is the only other
@@ -304,6 +308,16 @@ static int check_service(size_t rss_before_kib)
 		fprintf(stderr, "stress: nothing was evicted, so nothing was tested\n");
 		failed = 1;
 	}
+	printf("stress: disk: demoted %" PRIu64 ", direct %" PRIu64 ", clean %" PRIu64 ", reads %" PRIu64 ", writes %" PRIu64
+	       ", written %" PRIu64 " MiB, cleaned %" PRIu64 " MiB, errors %" PRIu64 " + %" PRIu64 ", retries %" PRIu64
+	       ", refused %" PRIu64 ", poisoned %" PRIu64 "\n",
+	       s.demoted, s.direct, s.clean_evictions, s.disk.reads, s.disk.writes, s.disk.write_bytes >> 20,
+	       s.disk.cleaned_bytes >> 20, s.disk.read_errors, s.disk.write_errors, s.disk.retries, s.disk.refused,
+	       s.pages[LARDER_PAGES_POISONED]);
+	if (options.expect_swap && (s.disk.reads == 0 || s.disk.writes == 0)) {
+		fprintf(stderr, "stress: the disk was not used, so it was not tested\n");
+		failed = 1;
+	}
 	return failed | check_limit(&s, rss_before_kib);
 }
 
@@ -327,6 +341,10 @@ static int parse(int argc, char **argv)
 		{ "seed", required_argument, NULL, 'r' },
 		{ "limit", required_argument, NULL, 'l' },
 		{ "expect-evictions", no_argument, NULL, 'e' },
+		{ "swap-dir", required_argument, NULL, 'd' },
+		{ "swap-size", required_argument, NULL, 'z' },
+		{ "swap-encrypt", no_argument, NULL, 'c' },
+		{ "expect-swap", no_argument, NULL, 'w' },
 		{ 0 },
 	};
 	int c;
@@ -352,6 +370,18 @@ static int parse(int argc, char **argv)
 		case 'e':
 			options.expect_evictions = 1;
 			break;
+		case 'd':
+			options.swap_dir = optarg;
+			break;
+		case 'z':
+			options.swap_mib = strtoul(optarg, NULL, 10);
+			break;
+		case 'c':
+			options.swap_encrypt = 1;
+			break;
+		case 'w':
+			options.expect_swap = 1;
+			break;
 		default:
 			return -1;
 		}
@@ -365,7 +395,10 @@ static int start_larder(void)
 		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
 	};
 	struct larder_options o = { .limit_bytes = (uint64_t)options.limit_mib * MIB,
-				    .limit_percent = options.limit_percent };
+				    .limit_percent = options.limit_percent,
+				    .swap_dir = options.swap_dir,
+				    .swap_bytes = (uint64_t)options.swap_mib * MIB,
+				    .flags = options.swap_encrypt ? LARDER_SWAP_ENCRYPT : 0 };
 
 	return process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc });
 #else

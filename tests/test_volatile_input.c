@@ -282,7 +282,7 @@ static void a_pool_is_not_made_of_bad_options(void **state)
 	struct larder_pool_options bad[] = {
 		{ .limit_bytes = 1 },
 		{ .limit_bytes = MIB - 1 },
-		{ .tiers = 2 },
+		{ .tiers = 4 },
 		{ .tiers = LARDER_TIER_LZ4 | LARDER_TIERS_NONE },
 		{ .fault_mode = 2 },
 		{ .order = 4 },

@@ -117,6 +117,7 @@ enum larder_order {
 
 /* Where pages of a pool may go when memory is short. */
 #define LARDER_TIER_LZ4	  1u	      /* compressed, in RAM */
+#define LARDER_TIER_FILE  2u	      /* on disk, if there is swap (struct larder_options) */
 #define LARDER_TIERS_NONE 0x80000000u /* nowhere: only volatile ranges make room */
 
 /* Zero a whole struct first: zero is the default of every field. */

@@ -1,0 +1,871 @@
+/*
+ * The file tier: pages on disk, in a log (log.h) over a file or a block device (disk.h).
+ *
+ * Writes: objects are gathered in a batch, back to back, and a batch is one write of up to 256 KiB. Reads: just the
+ * blocks that an object lies in; what lies close together is read at once. Every page that comes back is compared with
+ * the checksum of what was written, XXH3 (Collet) with a seed of the process's own, of the page itself: it notices
+ * damage, blocks of something else, and blocks that were never written.
+ *
+ * Threads: the writer owns batches and cleaning. Each thread that reads has its own queue, in its scratch.
+ */
+#include "codec.h"
+#include "disk.h"
+#include "log.h"
+#include "seal.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum {
+	BATCH_BYTES = 256 << 10,
+	BATCHES = 4,
+	BATCH_LEAST_BYTES = 16 << 10, /* less is not left over at the end of a segment */
+	RESERVE_SEGMENTS = 2,	      /* kept free for cleaning */
+	KEPT_BLOCKS_SEGMENTS = 8,     /* free segments whose blocks are kept, to be written to again */
+
+	QUEUE_DEPTH = 128,
+	FETCHES = 64,
+	ARENA_BYTES = 1 << 20,
+	ARENA_UNIT = 4096,
+	ARENA_UNITS = ARENA_BYTES / ARENA_UNIT,
+	RUN_GAP_BYTES = 16 << 10,
+	RUN_MAX_BYTES = 256 << 10,
+	TRIES = 3,
+	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
+	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
+};
+
+#define REFUSE_MIN_NS ((uint64_t)1000000000u)
+#define REFUSE_MAX_NS ((uint64_t)64000000000u)
+
+/* Whose a transfer is: the first member of every owner. */
+enum owner_kind { OWNER_FETCH, OWNER_BATCH, OWNER_CLEANER, OWNER_SINGLE };
+
+struct owner {
+	enum owner_kind kind;
+};
+
+struct batch {
+	struct owner owner;
+	struct larder_batch public;
+	struct disk_transfer write;
+	char *buffer;
+	uint64_t offset;
+	uint32_t reserved, used;
+	int taken, is_done;
+};
+
+/* Cleaning goes round in these steps, one victim at a time. */
+enum cleaner_step { CLEANER_IDLE, CLEANER_READS, CLEANER_COPIES, CLEANER_WRITES };
+
+enum { CHUNK_OBJECTS = 1024 };
+
+struct cleaner {
+	struct owner owner;
+	enum cleaner_step step;
+	struct disk_transfer transfer;
+	int is_done;
+	int32_t victim;
+	uint32_t next; /* of the victim's summary */
+	char *segment, *chunk;
+	uint64_t offset; /* of the chunk */
+	uint32_t reserved, used, objects;
+	uint64_t handles[CHUNK_OBJECTS];
+	log_place from[CHUNK_OBJECTS];
+	uint64_t to[CHUNK_OBJECTS];
+};
+
+struct larder_file {
+	struct larder_disk disk;
+	struct larder_log log;
+	struct larder_seal *seal; /* NULL = nothing is encrypted */
+	uint64_t seed;
+	struct larder_disk_stats *stats;
+
+	/* the writer's */
+	char *buffers;
+	struct batch batches[BATCHES];
+	struct cleaner cleaner;
+	_Atomic unsigned writing;
+	uint64_t refuse_ns, refuse_until_ns;
+};
+
+enum { BUFFERS_BYTES = BATCHES * BATCH_BYTES + LOG_SEGMENT_BYTES + BATCH_BYTES };
+
+struct fetch_state;
+
+struct run {
+	struct disk_transfer read;
+	struct fetch_state *fetch;
+	unsigned first_unit, units;
+};
+
+struct fetch_state {
+	struct owner owner;
+	struct larder_fetch *public;
+	struct fetch_state *next;
+	int taken;
+	unsigned pending, runs;
+	struct run run[LARDER_FETCH_MAX_PAGES];
+	uint8_t run_of[LARDER_FETCH_MAX_PAGES];
+	log_place place[LARDER_FETCH_MAX_PAGES];
+};
+
+struct file_scratch {
+	struct disk_queue queue;
+	char *arena, *single;
+	uint64_t units_taken[ARENA_UNITS / 64];
+	struct fetch_state *reaped, **reaped_end;
+	struct fetch_state fetches[FETCHES];
+	struct owner single_owner;
+	char object[SEALED_MAX_BYTES];
+};
+
+/* ---- opening ---- */
+
+static void close_all(struct larder_file *f)
+{
+	if (f->buffers)
+		sys_munmap(f->buffers, BUFFERS_BYTES);
+	if (f->seal)
+		seal_close(f->seal);
+	if (f->log.segments)
+		log_close_space(&f->log);
+	disk_close(&f->disk);
+}
+
+static void set_buffers(struct larder_file *f)
+{
+	for (unsigned i = 0; i < BATCHES; i++) {
+		f->batches[i].owner.kind = OWNER_BATCH;
+		f->batches[i].buffer = f->buffers + i * BATCH_BYTES;
+	}
+	f->cleaner.owner.kind = OWNER_CLEANER;
+	f->cleaner.segment = f->buffers + BATCHES * BATCH_BYTES;
+	f->cleaner.chunk = f->cleaner.segment + LOG_SEGMENT_BYTES;
+}
+
+static int file_open(void *backend, const struct larder_backend_setup *setup)
+{
+	struct larder_file *f = backend;
+	const struct disk_place place = { .dir = setup->dir, .device = setup->device, .bytes = setup->bytes };
+	int err;
+
+	f->stats = f->disk.stats = setup->stats;
+	f->disk.seam = setup->seam;
+	err = disk_open(&f->disk, &place);
+	if (err)
+		return err;
+	err = log_open_space(&f->log, f->disk.bytes, setup->max_objects);
+	f->buffers = sys_map(BUFFERS_BYTES);
+	f->seal = setup->encrypt ? seal_open() : NULL;
+	if (!f->buffers || (setup->encrypt && !f->seal))
+		err = -ENOMEM;
+	if (sys_call3(SYS_getrandom, (long)&f->seed, sizeof(f->seed), 0) != sizeof(f->seed))
+		err = -EIO;
+	if (err) {
+		close_all(f);
+		return err;
+	}
+	set_buffers(f);
+	f->stats->limit_bytes = f->disk.bytes;
+	f->stats->is_device = (uint64_t)f->disk.is_device;
+	f->stats->is_encrypted = f->seal != NULL;
+	return 0;
+}
+
+static void file_close(void *backend)
+{
+	close_all(backend);
+}
+
+static int file_thread_open(void *backend, void *scratch)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+	int err;
+
+	s->arena = sys_map(ARENA_BYTES + SINGLE_BYTES);
+	if (!s->arena)
+		return -ENOMEM;
+	s->single = s->arena + ARENA_BYTES;
+	s->single_owner.kind = OWNER_SINGLE;
+	s->reaped_end = &s->reaped;
+	for (unsigned i = 0; i < FETCHES; i++)
+		s->fetches[i].owner.kind = OWNER_FETCH;
+	err = disk_queue_open(&s->queue, &f->disk, QUEUE_DEPTH, s->arena, ARENA_BYTES + SINGLE_BYTES);
+	if (err)
+		sys_munmap(s->arena, ARENA_BYTES + SINGLE_BYTES);
+	return err;
+}
+
+static void file_thread_close(void *backend, void *scratch)
+{
+	struct file_scratch *s = scratch;
+
+	(void)backend;
+	disk_queue_close(&s->queue);
+	sys_munmap(s->arena, ARENA_BYTES + SINGLE_BYTES);
+}
+
+/* ---- objects ---- */
+
+static uint64_t checksum(const struct larder_file *f, const void *page)
+{
+	return XXH3_64bits_withSeed(page, LARDER_PAGE_BYTES, f->seed);
+}
+
+static uint32_t sealed_bytes(const struct larder_file *f, size_t bytes)
+{
+	return (uint32_t)bytes + (f->seal ? SEAL_TAG_BYTES : 0);
+}
+
+/* Write an object as it lies on disk. */
+static void put_object(const struct larder_file *f, uint64_t offset, const void *object, size_t bytes, char *to)
+{
+	if (f->seal)
+		seal(f->seal, log_segment_at(&f->log, offset)->opening, (uint32_t)(offset % LOG_SEGMENT_BYTES), object,
+		     bytes, to);
+	else
+		__builtin_memcpy(to, object, bytes);
+}
+
+/* The object that lies at `place`, of which `from` was read. Returns its size, or 0: damaged. */
+static size_t get_object(const struct larder_file *f, log_place place, const char *from,
+			 char object[LARDER_OBJECT_MAX_BYTES])
+{
+	uint64_t offset = log_offset(place);
+	size_t bytes = log_bytes(place);
+
+	if (f->seal) {
+		bytes -= SEAL_TAG_BYTES;
+		if (unseal(f->seal, log_segment_at(&f->log, offset)->opening, (uint32_t)(offset % LOG_SEGMENT_BYTES),
+			   from, bytes, object))
+			return 0;
+	} else {
+		__builtin_memcpy(object, from, bytes);
+	}
+	return bytes;
+}
+
+static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, log_place place, const char *from,
+		    void *page)
+{
+	const char *object = from;
+	size_t bytes = log_bytes(place);
+
+	if (f->seal) {
+		bytes = get_object(f, place, from, s->object);
+		object = s->object;
+	}
+	if (bytes && codec_expand(object, bytes, page) == 0 && checksum(f, page) == log_checksum(&f->log, handle))
+		return 0;
+	__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+	return -EBADMSG;
+}
+
+static uint64_t block_start(const struct larder_file *f, log_place place)
+{
+	return log_offset(place) & ~(uint64_t)(f->disk.block_bytes - 1);
+}
+
+static uint64_t block_end(const struct larder_file *f, log_place place)
+{
+	return (log_offset(place) + log_bytes(place) + f->disk.block_bytes - 1) & ~(uint64_t)(f->disk.block_bytes - 1);
+}
+
+/* ---- what has completed ---- */
+
+static void run_completed(struct file_scratch *s, struct run *run)
+{
+	struct fetch_state *fetch = run->fetch;
+
+	if (--fetch->pending)
+		return;
+	fetch->next = NULL;
+	*s->reaped_end = fetch;
+	s->reaped_end = &fetch->next;
+}
+
+/* Give everything that has completed to its owner. */
+static void dispatch(struct larder_file *f, struct file_scratch *s)
+{
+	struct disk_transfer *t;
+
+	while ((t = disk_reap(&s->queue))) {
+		const struct owner *owner = t->owner;
+
+		switch (owner->kind) {
+		case OWNER_FETCH:
+			run_completed(s, (struct run *)t);
+			break;
+		case OWNER_BATCH:
+			((struct batch *)t->owner)->is_done = 1;
+			break;
+		case OWNER_CLEANER:
+			f->cleaner.is_done = 1;
+			break;
+		case OWNER_SINGLE: /* disk_transfer_now() takes it */
+			break;
+		}
+	}
+}
+
+static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns)
+{
+	struct file_scratch *s = scratch;
+
+	(void)backend;
+	if (s->reaped)
+		disk_flush(&s->queue);
+	else
+		disk_wait(&s->queue, word, seen, timeout_ns);
+}
+
+/* ---- one page, now ---- */
+
+static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t handle, void *page)
+{
+	log_place place = log_pin(&f->log, handle);
+	uint64_t start = block_start(f, place);
+	struct disk_transfer t = {
+		.offset = start,
+		.buffer = s->single,
+		.bytes = (uint32_t)(block_end(f, place) - start),
+		.kind = DISK_READ,
+		.owner = &s->single_owner,
+	};
+	int32_t result = disk_transfer_now(&s->queue, &t);
+	int err = result < 0 ? result : get_page(f, s, handle, place, s->single + (log_offset(place) - start), page);
+
+	log_unpin(&f->log, place);
+	return err;
+}
+
+static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
+{
+	struct larder_file *f = backend;
+	int err = -EIO;
+
+	for (int i = 0; i < TRIES && err; i++) {
+		if (i)
+			__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
+		err = read_once(f, scratch, handle, page);
+	}
+	return err;
+}
+
+/* ---- fetches ---- */
+
+static int units_are_free(const struct file_scratch *s, unsigned first, unsigned units)
+{
+	for (unsigned i = first; i < first + units; i++)
+		if (s->units_taken[i / 64] >> i % 64 & 1)
+			return 0;
+	return 1;
+}
+
+static void mark_units(struct file_scratch *s, unsigned first, unsigned units)
+{
+	for (unsigned i = first; i < first + units; i++)
+		s->units_taken[i / 64] ^= (uint64_t)1 << i % 64;
+}
+
+/* First fit. Returns 0 and the run has its buffer, or -EBUSY. */
+static int take_units(struct file_scratch *s, struct run *run)
+{
+	run->units = (run->read.bytes + ARENA_UNIT - 1) / ARENA_UNIT;
+	for (unsigned first = 0; first + run->units <= ARENA_UNITS; first++) {
+		if (s->units_taken[first / 64] == UINT64_MAX && first % 64 == 0) {
+			first += 63;
+			continue;
+		}
+		if (units_are_free(s, first, run->units)) {
+			mark_units(s, first, run->units);
+			run->first_unit = first;
+			run->read.buffer = s->arena + first * ARENA_UNIT;
+			return 0;
+		}
+	}
+	return -EBUSY;
+}
+
+/* Page i joins the last run, or begins another. */
+static void plan_page(const struct larder_file *f, struct fetch_state *fetch, unsigned i)
+{
+	uint64_t start = block_start(f, fetch->place[i]), end = block_end(f, fetch->place[i]);
+	struct run *run = &fetch->run[fetch->runs - 1];
+
+	if (fetch->runs && start >= run->read.offset && start <= run->read.offset + run->read.bytes + RUN_GAP_BYTES &&
+	    end - run->read.offset <= RUN_MAX_BYTES) {
+		if (end > run->read.offset + run->read.bytes)
+			run->read.bytes = (uint32_t)(end - run->read.offset);
+	} else {
+		run = &fetch->run[fetch->runs++];
+		*run = (struct run){ .fetch = fetch };
+		run->read.offset = start;
+		run->read.bytes = (uint32_t)(end - start);
+		run->read.kind = DISK_READ;
+		run->read.owner = fetch;
+	}
+	fetch->run_of[i] = (uint8_t)(fetch->runs - 1);
+}
+
+static struct fetch_state *take_fetch(struct file_scratch *s)
+{
+	for (unsigned i = 0; i < FETCHES; i++)
+		if (!s->fetches[i].taken)
+			return &s->fetches[i];
+	return NULL;
+}
+
+static void release_fetch(struct larder_file *f, struct file_scratch *s, struct fetch_state *fetch, unsigned runs)
+{
+	for (unsigned i = 0; i < runs; i++)
+		mark_units(s, fetch->run[i].first_unit, fetch->run[i].units);
+	for (unsigned i = 0; i < fetch->public->pages; i++)
+		log_unpin(&f->log, fetch->place[i]);
+	fetch->taken = 0;
+}
+
+static int file_fetch_begin(void *backend, void *scratch, struct larder_fetch *public)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+	struct fetch_state *fetch = take_fetch(s);
+	unsigned ready = 0;
+
+	if (!fetch)
+		return -EBUSY;
+	fetch->taken = 1;
+	fetch->public = public;
+	fetch->runs = 0;
+	for (unsigned i = 0; i < public->pages; i++) {
+		fetch->place[i] = log_pin(&f->log, public->handles[i]);
+		plan_page(f, fetch, i);
+	}
+	if (s->queue.in_flight + fetch->runs <= QUEUE_DEPTH - BATCHES - 2)
+		while (ready < fetch->runs && take_units(s, &fetch->run[ready]) == 0)
+			ready++;
+	if (ready < fetch->runs) {
+		release_fetch(f, s, fetch, ready);
+		return -EBUSY;
+	}
+	public->state = fetch;
+	fetch->pending = fetch->runs;
+	for (unsigned i = 0; i < fetch->runs; i++)
+		disk_submit(&s->queue, &fetch->run[i].read);
+	return 0;
+}
+
+static void file_fetch_flush(void *backend, void *scratch)
+{
+	struct file_scratch *s = scratch;
+
+	(void)backend;
+	disk_flush(&s->queue);
+}
+
+static struct larder_fetch *file_fetch_reap(void *backend, void *scratch)
+{
+	struct file_scratch *s = scratch;
+	struct fetch_state *fetch;
+
+	dispatch(backend, s);
+	fetch = s->reaped;
+	if (!fetch)
+		return NULL;
+	s->reaped = fetch->next;
+	if (!s->reaped)
+		s->reaped_end = &s->reaped;
+	return fetch->public;
+}
+
+static int file_fetch_page(void *backend, void *scratch, struct larder_fetch *public, unsigned i, void *page)
+{
+	struct larder_file *f = backend;
+	const struct fetch_state *fetch = public->state;
+	const struct run *run = &fetch->run[fetch->run_of[i]];
+	log_place place = fetch->place[i];
+
+	if (run->read.result > 0 &&
+	    get_page(f, scratch, public->handles[i], place,
+		     (char *)run->read.buffer + (log_offset(place) - run->read.offset), page) == 0)
+		return 0;
+	__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
+	return file_get(backend, scratch, public->handles[i], page);
+}
+
+static void file_fetch_end(void *backend, void *scratch, struct larder_fetch *public)
+{
+	struct fetch_state *fetch = public->state;
+
+	release_fetch(backend, scratch, fetch, fetch->runs);
+}
+
+static int file_shares_blocks(void *backend, uint64_t handle, uint64_t other)
+{
+	const struct larder_file *f = backend;
+	log_place a = log_place_now(&f->log, handle), b = log_place_now(&f->log, other);
+
+	return block_start(f, b) >= block_start(f, a) && block_end(f, b) <= block_end(f, a);
+}
+
+static int file_same(void *backend, uint64_t handle, const void *page)
+{
+	const struct larder_file *f = backend;
+
+	return checksum(f, page) == log_checksum(&f->log, handle);
+}
+
+static void file_drop(void *backend, uint64_t handle)
+{
+	log_drop(&((struct larder_file *)backend)->log, handle);
+}
+
+/* ---- batches ---- */
+
+/* A device that has failed is left alone for a second, then for twice as long each time. */
+static void refuse(struct larder_file *f, int err)
+{
+	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : REFUSE_MIN_NS;
+	if (f->refuse_ns > REFUSE_MAX_NS)
+		f->refuse_ns = REFUSE_MAX_NS;
+	f->refuse_until_ns = sys_now_ns() + f->refuse_ns;
+	__atomic_store_n(&f->stats->refusing, (uint64_t)-err, __ATOMIC_RELAXED);
+}
+
+static void has_written(struct larder_file *f)
+{
+	f->refuse_ns = f->refuse_until_ns = 0;
+	__atomic_store_n(&f->stats->refusing, 0, __ATOMIC_RELAXED);
+}
+
+static int refuses(const struct larder_file *f)
+{
+	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
+		return 0;
+	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
+}
+
+static struct batch *batch_of(struct larder_batch *public)
+{
+	return (struct batch *)((char *)public - offsetof(struct batch, public));
+}
+
+static int file_batch_begin(void *backend, void *scratch, struct larder_batch **public)
+{
+	struct larder_file *f = backend;
+	struct batch *b = NULL;
+	int err = refuses(f);
+
+	(void)scratch;
+	if (err)
+		return err;
+	for (unsigned i = 0; i < BATCHES && !b; i++)
+		if (!f->batches[i].taken)
+			b = &f->batches[i];
+	if (!b)
+		return -EBUSY;
+	log_free_empty(&f->log);
+	err = log_reserve(&f->log, LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset, &b->reserved);
+	if (err)
+		return err;
+	log_write_begins(&f->log, b->offset);
+	b->taken = 1;
+	b->is_done = 0;
+	b->used = 0;
+	b->public.objects = 0;
+	b->public.result = 0;
+	*public = &b->public;
+	atomic_fetch_add(&f->writing, 1);
+	return 0;
+}
+
+static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
+			  const void *page, uint64_t tag)
+{
+	struct larder_file *f = backend;
+	struct batch *b = batch_of(public);
+	uint32_t sealed = sealed_bytes(f, bytes);
+	int err;
+
+	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
+		return -ENOSPC;
+	err = log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
+	if (err)
+		return err;
+	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
+	public->tags[public->objects++] = tag;
+	b->used += sealed;
+	return 0;
+}
+
+static uint32_t whole_blocks(const struct larder_file *f, uint32_t bytes)
+{
+	return (bytes + f->disk.block_bytes - 1) & ~(f->disk.block_bytes - 1);
+}
+
+static void file_batch_write(void *backend, void *scratch, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+	struct batch *b = batch_of(public);
+	uint32_t bytes = whole_blocks(f, b->used);
+
+	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
+	log_trim(&f->log, b->offset, b->reserved, bytes);
+	b->write = (struct disk_transfer){
+		.offset = b->offset,
+		.buffer = b->buffer,
+		.bytes = bytes,
+		.kind = DISK_WRITE,
+		.owner = b,
+	};
+	if (bytes == 0) {
+		b->is_done = 1;
+		return;
+	}
+	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
+		disk_wait(&s->queue, NULL, 0, 0);
+	disk_flush(&s->queue);
+}
+
+static struct larder_batch *file_batch_reap(void *backend, void *scratch)
+{
+	struct larder_file *f = backend;
+
+	dispatch(f, scratch);
+	for (unsigned i = 0; i < BATCHES; i++) {
+		struct batch *b = &f->batches[i];
+
+		if (!b->taken || !b->is_done)
+			continue;
+		b->is_done = 0;
+		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
+		log_write_ends(&f->log, b->offset);
+		if (b->public.result) {
+			for (unsigned n = 0; n < b->public.objects; n++)
+				log_drop(&f->log, b->public.handles[n]);
+			refuse(f, b->public.result);
+		} else {
+			has_written(f);
+		}
+		return &b->public;
+	}
+	return NULL;
+}
+
+static void file_batch_end(void *backend, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+
+	batch_of(public)->taken = 0;
+	atomic_fetch_sub(&f->writing, 1);
+}
+
+static unsigned file_writing(const void *backend)
+{
+	return atomic_load(&((const struct larder_file *)backend)->writing);
+}
+
+/* ---- cleaning ---- */
+
+static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_kind kind, uint64_t offset,
+			   char *buffer, uint32_t bytes)
+{
+	c->is_done = 0;
+	c->transfer = (struct disk_transfer){
+		.offset = offset, .buffer = buffer, .bytes = bytes, .kind = (uint8_t)kind, .owner = c
+	};
+	while (disk_submit(&s->queue, &c->transfer) == -EBUSY)
+		disk_wait(&s->queue, NULL, 0, 0);
+	disk_flush(&s->queue);
+}
+
+static void end_cleaning(struct larder_file *f)
+{
+	f->cleaner.step = CLEANER_IDLE;
+	atomic_fetch_sub(&f->writing, 1);
+}
+
+/* Few are free, or much of what is taken is dead. */
+static int should_clean(const struct larder_file *f)
+{
+	const struct larder_log *log = &f->log;
+	uint32_t low = log->nsegments / 8 > 4 ? log->nsegments / 8 : 4;
+	uint64_t taken = (uint64_t)(log->nsegments - log->nfree) * LOG_SEGMENT_BYTES;
+
+	return log->nfree < low && atomic_load(&log->live_bytes) < taken / 8 * 7;
+}
+
+static void find_victim(struct larder_file *f, struct file_scratch *s)
+{
+	struct cleaner *c = &f->cleaner;
+
+	if (!should_clean(f) || refuses(f))
+		return;
+	c->victim = log_victim(&f->log, sys_now_ns());
+	if (c->victim == LOG_NO_SEGMENT)
+		return;
+	c->next = 0;
+	c->step = CLEANER_READS;
+	atomic_fetch_add(&f->writing, 1);
+	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * LOG_SEGMENT_BYTES, c->segment, LOG_SEGMENT_BYTES);
+}
+
+/* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
+static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t handle)
+{
+	struct cleaner *c = &f->cleaner;
+	log_place place = log_place_now(&f->log, handle);
+	const char *from = c->segment + log_offset(place) % LOG_SEGMENT_BYTES;
+	size_t bytes;
+
+	if (place == 0 || log_offset(place) / LOG_SEGMENT_BYTES != (uint64_t)c->victim)
+		return 0;
+	if (c->objects == CHUNK_OBJECTS || c->used + log_bytes(place) > c->reserved)
+		return -ENOSPC;
+	bytes = get_object(f, place, from, s->object);
+	if (bytes == 0) { /* damaged: whoever wants it will be told; it cannot move */
+		log_segment_at(&f->log, log_offset(place))->unreadable = 1;
+		return 0;
+	}
+	c->handles[c->objects] = handle;
+	c->from[c->objects] = place;
+	c->to[c->objects++] = c->offset + c->used;
+	put_object(f, c->offset + c->used, s->object, bytes, c->chunk + c->used);
+	c->used += log_bytes(place);
+	return 0;
+}
+
+/* Fill a chunk from the victim, and write it; or end. */
+static void copy_chunk(struct larder_file *f, struct file_scratch *s)
+{
+	struct cleaner *c = &f->cleaner;
+	const struct log_segment *victim = &f->log.segments[c->victim];
+	const uint32_t *summary = f->log.summaries + (size_t)c->victim * LOG_SEGMENT_OBJECTS;
+	uint32_t bytes;
+
+	c->objects = c->used = 0;
+	if (c->next >= victim->objects ||
+	    log_reserve(&f->log, LOG_CLEANED, BATCH_BYTES, BATCH_LEAST_BYTES, 0, &c->offset, &c->reserved)) {
+		end_cleaning(f);
+		return;
+	}
+	while (c->next < victim->objects && copy_object(f, s, summary[c->next]) == 0)
+		c->next++;
+	bytes = whole_blocks(f, c->used);
+	__builtin_memset(c->chunk + c->used, 0, bytes - c->used);
+	log_trim(&f->log, c->offset, c->reserved, bytes);
+	if (bytes == 0) {
+		end_cleaning(f);
+		return;
+	}
+	log_write_begins(&f->log, c->offset);
+	c->step = CLEANER_WRITES;
+	begin_transfer(s, c, DISK_WRITE, c->offset, c->chunk, bytes);
+}
+
+/* A chunk is on disk: its objects are there from now on. */
+static void move_chunk(struct larder_file *f)
+{
+	struct cleaner *c = &f->cleaner;
+
+	for (uint32_t i = 0; i < c->objects; i++)
+		if (log_move(&f->log, c->handles[i], c->from[i], c->to[i]))
+			__atomic_fetch_add(&f->stats->cleaned_bytes, log_bytes(c->from[i]), __ATOMIC_RELAXED);
+	log_write_ends(&f->log, c->offset);
+	c->step = CLEANER_COPIES;
+}
+
+static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
+{
+	struct cleaner *c = &f->cleaner;
+
+	if (c->step == CLEANER_READS && c->is_done) {
+		c->step = CLEANER_COPIES;
+		if (c->transfer.result < 0) {
+			f->log.segments[c->victim].unreadable = 1;
+			end_cleaning(f);
+		}
+	}
+	if (c->step == CLEANER_WRITES && c->is_done) {
+		if (c->transfer.result < 0) {
+			log_write_ends(&f->log, c->offset);
+			refuse(f, c->transfer.result);
+			end_cleaning(f);
+		} else {
+			move_chunk(f);
+		}
+	}
+	if (c->step == CLEANER_COPIES)
+		copy_chunk(f, s);
+	if (c->step == CLEANER_IDLE)
+		find_victim(f, s);
+}
+
+/* Blocks of free segments, but for some, go back to the filesystem. Returns the bytes given back. */
+static uint64_t punch(struct larder_file *f)
+{
+	int32_t segment = f->disk.is_device ? LOG_NO_SEGMENT : log_take_blocks(&f->log, KEPT_BLOCKS_SEGMENTS);
+
+	if (segment == LOG_NO_SEGMENT)
+		return 0;
+	disk_punch(&f->disk, (uint64_t)segment * LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES);
+	__atomic_fetch_add(&f->stats->freed_bytes, LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
+	return LOG_SEGMENT_BYTES;
+}
+
+static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes)
+{
+	struct larder_file *f = backend;
+
+	(void)budget_bytes; /* one chunk at a time */
+	dispatch(f, scratch);
+	log_free_empty(&f->log);
+	go_on_cleaning(f, scratch);
+	return punch(f);
+}
+
+static void file_usage(const void *backend, struct larder_backend_usage *usage)
+{
+	const struct larder_file *f = backend;
+	struct log_usage u = log_usage(&f->log);
+
+	*usage = (struct larder_backend_usage){
+		.objects = u.objects,
+		.stored_bytes = u.live_bytes,
+		.occupied_bytes = u.occupied_bytes,
+		.metadata_bytes = u.metadata_bytes + BUFFERS_BYTES,
+	};
+}
+
+const struct larder_backend_ops larder_backend_file = {
+	.name = "file",
+	.backend_bytes = sizeof(struct larder_file),
+	.scratch_bytes = sizeof(struct file_scratch),
+	.is_on_disk = 1,
+	.open = file_open,
+	.close = file_close,
+	.get = file_get,
+	.drop = file_drop,
+	.compact = file_compact,
+	.usage = file_usage,
+	.thread_open = file_thread_open,
+	.thread_close = file_thread_close,
+	.fetch_begin = file_fetch_begin,
+	.fetch_flush = file_fetch_flush,
+	.fetch_reap = file_fetch_reap,
+	.wait = file_wait,
+	.fetch_page = file_fetch_page,
+	.fetch_end = file_fetch_end,
+	.shares_blocks = file_shares_blocks,
+	.same = file_same,
+	.batch_begin = file_batch_begin,
+	.batch_add = file_batch_add,
+	.batch_write = file_batch_write,
+	.batch_reap = file_batch_reap,
+	.batch_end = file_batch_end,
+	.writing = file_writing,
+};

@@ -1,0 +1,328 @@
+/*
+ * Swap out. See swap_out.h.
+ */
+#include "swap_out.h"
+
+#include "codec.h"
+#include "stats.h"
+#include "sys.h"
+
+/* Above 7/8 of a page, compressing saves less than it costs to expand. */
+enum { COMPRESS_MOST_BYTES = PAGE_BYTES / 8 * 7 };
+
+/* A batch's tag for each of its pages: index, and staging slot plus one (0: it was compressed in RAM). */
+static uint64_t tag_of(size_t index, uint32_t slot_plus_one)
+{
+	return (uint64_t)slot_plus_one << 32 | index;
+}
+
+static const struct larder_backend_ops *ops_of(const struct larder_memory *m)
+{
+	return m->store.disk->ops;
+}
+
+static void *backend_of(const struct larder_memory *m)
+{
+	return m->store.disk->backend;
+}
+
+static void *scratch_of(const struct larder_memory *m, void *scratch)
+{
+	return store_scratch_of(m->store.disk, scratch);
+}
+
+static unsigned disk_tier(const struct larder_memory *m)
+{
+	return STORE_TIER_FIRST + (unsigned)(m->store.disk - m->store.tiers);
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* ---- filling batches ---- */
+
+static int need_batch(struct larder_memory *m, struct larder_swap_out *so, void *scratch)
+{
+	int err;
+
+	if (so->batch)
+		return 0;
+	err = ops_of(m)->batch_begin(backend_of(m), scratch_of(m, scratch), &so->batch);
+	if (err) {
+		so->batch = NULL;
+		return err;
+	}
+	if (++so->number == 0)
+		so->number = 1;
+	so->batch->number = so->number;
+	return 0;
+}
+
+void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *scratch)
+{
+	struct larder_batch *batch = so->batch;
+
+	if (!batch)
+		return;
+	so->batch = NULL;
+	ops_of(m)->batch_write(backend_of(m), scratch_of(m, scratch), batch);
+}
+
+/* Add an object to the batch, or to the next one when it is full. Returns 0 or why there is no next one. */
+static int add(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object, size_t bytes,
+	       const void *page, uint64_t tag)
+{
+	int err = need_batch(m, so, scratch);
+
+	if (err)
+		return err;
+	err = ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
+	if (err != -ENOSPC)
+		return err;
+	swap_out_flush(m, so, scratch);
+	err = need_batch(m, so, scratch);
+	return err ? err : ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
+}
+
+int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
+		    int compress)
+{
+	const char *page = staging_address(&m->staging, slot), *object = page;
+	size_t bytes = compress ? codec_compress(&so->lz4, page, so->object, COMPRESS_MOST_BYTES) : 0;
+	int err;
+
+	if (bytes)
+		object = so->object;
+	else
+		bytes = PAGE_BYTES;
+	err = add(m, so, scratch, object, bytes, page, tag_of(index, slot + 1));
+	if (!err)
+		m->staging.writing[slot] = so->number;
+	return err;
+}
+
+/* The page is compressed in RAM, owned, and to go on. */
+static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint64_t word)
+{
+	struct store_tier *from = &m->store.tiers[page_tier(word) - STORE_TIER_FIRST];
+	size_t bytes = from->ops->copy(from->backend, m->region.pages[index].handle, so->object);
+
+	if (bytes == 0 || codec_expand(so->object, bytes, so->page))
+		return -EBADMSG; /* damaged: whoever wants it back will be told */
+	return add(m, so, scratch, so->object, bytes, so->page, tag_of(index, 0));
+}
+
+static void release(struct larder_memory *m, size_t index, uint64_t to)
+{
+	if (page_release(&m->region.pages[index], to))
+		restore_wake(m, index);
+}
+
+/* Send the page on if it is compressed in RAM. Returns 1, 0: it is not, or an errno. See memory.h: writing. */
+static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = page_load(page);
+	int err = 0, sent = 0;
+
+	if (page_state(word) != PAGE_STORED || page_tier(word) == STORE_TIER_SAME || page_tier(word) == disk_tier(m))
+		return 0;
+	atomic_store(&m->writing, index + 1);
+	if (!region_bit(m->region.kept, index) && page_acquire(page, &word, PAGE_RESTORING)) {
+		err = send_stored(m, so, scratch, index, word);
+		sent = !err;
+		release(m, index, sent ? page_with_batch(word, so->number) : word);
+	}
+	atomic_store_explicit(&m->writing, 0, memory_order_release);
+	return err == -EBADMSG ? 0 : err ? err : sent;
+}
+
+size_t swap_out_demote(struct larder_memory *m, struct larder_swap_out *so, void *scratch, unsigned pool, size_t want,
+		       int *err)
+{
+	size_t used = region_used_pages(&m->region), sent = 0;
+
+	*err = 0;
+	for (size_t examined = 0; sent < want && examined < used; examined++) {
+		const struct larder_chunk *c;
+		int result;
+
+		if (so->hand >= used)
+			so->hand = 0;
+		c = region_chunk(&m->region, so->hand);
+		if (!chunk_is_watched(c) || (pool != REGION_HEAP && c->owner.pool != pool) ||
+		    !(pressure_tiers(m, c->owner.pool) & store_disk_bit(&m->store))) {
+			size_t end = so->hand - so->hand % CHUNK_PAGES + CHUNK_PAGES;
+
+			examined += end - so->hand - 1;
+			so->hand = end;
+			continue;
+		}
+		result = demote(m, so, scratch, so->hand);
+		if (result < 0) {
+			*err = result;
+			break;
+		}
+		sent += (size_t)result;
+		so->hand++;
+	}
+	return sent;
+}
+
+/* ---- settling what has been written ---- */
+
+/* Wait until nobody owns the page. Whoever does brings it back from RAM, so this is short. */
+static uint64_t load_settled(struct larder_memory *m, size_t index)
+{
+	struct larder_wait wait = { 0 };
+	uint64_t word;
+
+	while (page_is_busy(word = page_load(&m->region.pages[index])))
+		pressure_wait_turn(m, &wait);
+	pressure_wait_end(m, &wait);
+	return word;
+}
+
+/* Is the page still staged in the slot, as it was when it was added to the batch? Then it is on disk from now on. */
+static int settle_staged(struct larder_memory *m, size_t index, uint32_t slot, uint32_t number, uint64_t handle)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word;
+
+	if (m->staging.writing[slot] != number)
+		return 0;
+	m->staging.writing[slot] = 0;
+	word = load_settled(m, index);
+	if (word != page_word_staged(slot) || region_bit(m->region.kept, index))
+		return 0;
+	page->handle = handle;
+	if (!page_change(page, &word, page_word_stored(disk_tier(m))))
+		return 0;
+	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
+	region_count(&m->region, index, LARDER_PAGES_STORED, 1);
+	STATS_ADD(evictions, 1);
+	STATS_ADD(direct, 1);
+	return 1;
+}
+
+/* The same for a page that is compressed in RAM: its object there can go. */
+static int settle_stored(struct larder_memory *m, size_t index, uint32_t number, uint64_t handle)
+{
+	struct larder_page *page = &m->region.pages[index];
+	struct store_place old;
+	uint64_t word;
+
+	do {
+		word = load_settled(m, index);
+		if (page_state(word) != PAGE_STORED || page_batch(word) != number || region_bit(m->region.kept, index))
+			return 0;
+	} while (!page_acquire(page, &word, PAGE_RESTORING));
+	old = (struct store_place){ .handle = page->handle, .tier = (uint8_t)page_tier(word) };
+	page->handle = handle;
+	release(m, index, page_word_stored(disk_tier(m)));
+	store_drop(&m->store, old);
+	STATS_ADD(demoted, 1);
+	return 1;
+}
+
+static int settle(struct larder_memory *m, uint64_t tag, uint32_t number, uint64_t handle)
+{
+	size_t index = tag & UINT32_MAX;
+	int settled;
+
+	atomic_store(&m->writing, index + 1);
+	if (tag >> 32)
+		settled = settle_staged(m, index, (uint32_t)(tag >> 32) - 1, number, handle);
+	else
+		settled = settle_stored(m, index, number, handle);
+	atomic_store_explicit(&m->writing, 0, memory_order_release);
+	if (!settled)
+		store_drop_copy(&m->store, handle);
+	return settled;
+}
+
+/* The pages stay where they are. A slot that is not marked any more is looked at again (evict.c). */
+static void settle_failed(struct larder_memory *m, const struct larder_batch *batch)
+{
+	for (unsigned i = 0; i < batch->objects; i++) {
+		uint32_t slot_plus_one = (uint32_t)(batch->tags[i] >> 32);
+
+		if (slot_plus_one && m->staging.writing[slot_plus_one - 1] == batch->number)
+			m->staging.writing[slot_plus_one - 1] = 0;
+	}
+	STATS_ADD(disk.refused, batch->objects);
+	count(&m->store.disk->errors, batch->objects);
+}
+
+static size_t settle_batch(struct larder_memory *m, const struct larder_batch *batch)
+{
+	size_t settled = 0;
+
+	if (batch->result) {
+		settle_failed(m, batch);
+		return 0;
+	}
+	for (unsigned i = 0; i < batch->objects; i++)
+		settled += (size_t)settle(m, batch->tags[i], batch->number, batch->handles[i]);
+	count(&m->store.disk->puts, batch->objects);
+	return settled;
+}
+
+size_t swap_out_settle(struct larder_memory *m, void *scratch)
+{
+	struct larder_batch *batch;
+	size_t settled = 0;
+
+	if (!m->store.disk)
+		return 0;
+	while ((batch = ops_of(m)->batch_reap(backend_of(m), scratch_of(m, scratch)))) {
+		settled += settle_batch(m, batch);
+		ops_of(m)->batch_end(backend_of(m), batch);
+	}
+	return settled;
+}
+
+int swap_out_is_busy(const struct larder_memory *m, const struct larder_swap_out *so)
+{
+	return m->store.disk && (so->batch || ops_of(m)->writing(backend_of(m)) > 0);
+}
+
+void swap_out_wait(struct larder_memory *m, void *scratch, struct larder_event *event, uint32_t seen,
+		   uint64_t timeout_ns)
+{
+	ops_of(m)->wait(backend_of(m), scratch_of(m, scratch), event ? &event->count : NULL, seen, timeout_ns);
+}
+
+/* ---- copies ---- */
+
+void swap_out_forget_copy(struct larder_memory *m, size_t index)
+{
+	store_drop_copy(&m->store, m->region.pages[index].handle);
+	STATS_ADD(copies, -1);
+}
+
+static int drop_copy(struct larder_memory *m, size_t index)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = page_load(page);
+
+	if (page_state(word) != PAGE_RESIDENT || !(word & PAGE_COPY) || !page_acquire(page, &word, PAGE_RESTORING))
+		return 0;
+	swap_out_forget_copy(m, index);
+	release(m, index, word & ~PAGE_COPY);
+	return 1;
+}
+
+size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want)
+{
+	size_t used = region_used_pages(&m->region), dropped = 0;
+
+	for (size_t examined = 0; examined < used && dropped < want; examined++) {
+		if (*hand >= used)
+			*hand = 0;
+		dropped += (size_t)drop_copy(m, (*hand)++);
+	}
+	return dropped;
+}

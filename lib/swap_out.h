@@ -1,0 +1,60 @@
+/*
+ * Swap out: pages go to disk, in batches that are written while reclaim goes on.
+ *
+ * A page that is on its way stays where it is until the batch is on disk: in its staging slot, or compressed in RAM. So
+ * a batch that fails, or takes for ever, costs nothing but time; and a page that is touched meanwhile comes back from
+ * RAM. What says that it is still the same page when the batch is there is the batch's number, which stands in the
+ * slot's entry (staging.h: writing) or in the page's word (page_batch()), and goes when the page does.
+ *
+ * Reclaim thread only.
+ */
+#ifndef LARDER_SWAP_OUT_H
+#define LARDER_SWAP_OUT_H
+
+#include "codec.h"
+#include "restore.h"
+
+struct larder_swap_out {
+	struct larder_batch *batch; /* being filled; NULL = none */
+	uint32_t number;	    /* of the batch that was begun last; never 0 for a batch */
+	size_t hand;		    /* demotion goes on from this page */
+	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES];
+	LZ4_stream_t lz4;
+};
+
+/*
+ * Send a staged page to disk; in its slot it is marked as being written. `compress`: nobody has tried yet. Returns 0;
+ * -EBUSY: as much is being written as can be, try again when something is done; another negative errno: not now.
+ */
+int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
+		    int compress);
+
+/*
+ * Send up to `want` pages that are compressed in RAM on to disk, of one pool or (REGION_HEAP) of all, in the order of
+ * addresses, which is about that in which they were stored. Returns how many were sent; *err says why not more: 0:
+ * there are no more; else as for swap_out_staged().
+ */
+size_t swap_out_demote(struct larder_memory *m, struct larder_swap_out *so, void *scratch, unsigned pool, size_t want,
+		       int *err);
+
+/* Settle what has been written. Returns the pages that are on disk now and were not. */
+size_t swap_out_settle(struct larder_memory *m, void *scratch);
+
+/* Write the batch that is being filled, full or not. */
+void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *scratch);
+
+/* Is anything being written? */
+int swap_out_is_busy(const struct larder_memory *m, const struct larder_swap_out *so);
+
+/* Sleep until something has been written, or the event is not `seen` any more, or timeout_ns is over. */
+void swap_out_wait(struct larder_memory *m, void *scratch, struct larder_event *event, uint32_t seen,
+		   uint64_t timeout_ns);
+
+/* A page is about to become something else than its copy on disk: forget the copy. The page's word, which the caller
+ * owns or is going to change, must not say COPY any more. */
+void swap_out_forget_copy(struct larder_memory *m, size_t index);
+
+/* Drop copies of up to `want` resident pages, to make room on disk. Returns how many. */
+size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want);
+
+#endif
