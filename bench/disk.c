@@ -5,6 +5,9 @@
  * Each run takes the contenders in turn, each in a process of its own in a memory cgroup that holds everything: so
  * pages go out because they are asked to, and faults bring them back without anything else having to go. Swap is on
  * only while the kernel's contender runs.
+ *
+ * Exit code 0: all contenders have figures. 1: one has failed, and is not in the table. 2: usage, or the kernel's side
+ * cannot be set up.
  */
 #include "disk_run.h"
 
@@ -28,7 +31,7 @@
 
 #define MIB (1ull << 20)
 
-/* Contents are filled anew with another seed so many times at most in one run. */
+/* Room for the generations of contents of one run. */
 enum { GENERATIONS_A_RUN = 16, SWAP_PRIORITY = 32767 };
 
 /* ---- options ---- */
@@ -240,7 +243,7 @@ static int run_with_swap(const struct disk_setup *s, const struct disk_contender
 	return status;
 }
 
-/* A contender that fails once is left out from then on, and its figures too: there would be fewer than the others'. */
+/* A contender that fails once is left out from then on, and its figures too: there are fewer than the others'. */
 static void run_entry(const struct disk_setup *s, struct entry *e, unsigned run)
 {
 	int status;
@@ -291,7 +294,8 @@ static const char *figure_name(enum disk_figure figure)
 
 	if (figure != DISK_RANDOM_PAGES_S)
 		return names[figure];
-	snprintf(with_threads, sizeof(with_threads), "random, %u threads, pages/s", options.setup.threads);
+	snprintf(with_threads, sizeof(with_threads), "random, %u thread%s, pages/s", options.setup.threads,
+		 options.setup.threads == 1 ? "" : "s");
 	return with_threads;
 }
 

@@ -47,6 +47,7 @@ static void exec_fio(const struct disk_setup *s, const struct job *job)
 			 "--direct=1",
 			 "--thread",
 			 "--output-format=json",
+			 "--lat_percentiles=1", /* from submission, as a fault is */
 			 file,
 			 size,
 			 rw,
@@ -123,7 +124,7 @@ static double number(struct json_object *o, const char *name)
 
 static struct speed speed_of(struct json_object *side)
 {
-	struct json_object *percentiles = member(member(side, "clat_ns"), "percentile");
+	struct json_object *percentiles = member(member(side, "lat_ns"), "percentile");
 
 	return (struct speed){
 		.p50_us = number(percentiles, "50.000000") / 1000,
