@@ -8,11 +8,11 @@
 #include "cache.h"
 #include "cgroup.h"
 #include "lru.h"
+#include "swap.h"
 #include "zram.h"
 
 #include <err.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,21 +28,6 @@ static struct {
 	uint64_t ram_bytes;	/* the cgroup's limit now */
 	unsigned ticks;
 } cache;
-
-/* Another swap area would take pages that nobody counts. */
-static void check_swap_areas(void)
-{
-	FILE *f = fopen("/proc/swaps", "r");
-	char line[256];
-	int lines = 0;
-
-	while (f && fgets(line, sizeof(line), f))
-		lines++;
-	if (f)
-		fclose(f);
-	if (lines > 2)
-		errx(2, "other swap areas are on; zram would not be measured alone (see swapon(8))");
-}
 
 static void set_ram_bytes(uint64_t bytes)
 {
@@ -70,7 +55,9 @@ static void open_cache(const struct cache_setup *s)
 	size_t bytes = s->objects * s->object_bytes;
 	int err;
 
-	check_swap_areas();
+	/* Another one would take pages that nobody counts. */
+	if (swap_areas() > 1)
+		errx(2, "other swap areas are on; zram would not be measured alone (see swapon(8))");
 	cache.setup = s;
 	lru_open(&cache.kept, s->objects);
 	cache.is_kept = map(s->objects);

@@ -84,6 +84,32 @@ int cgroup_limit(const char *path, uint64_t bytes)
 	return write_number(path, is_v1(path) ? "memory.limit_in_bytes" : "memory.max", bytes);
 }
 
+static uint64_t read_number(const char *directory, const char *name)
+{
+	char path[2 * CGROUP_PATH_BYTES];
+	unsigned long long number = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%llu", &number) != 1)
+		number = 0;
+	if (f)
+		fclose(f);
+	return number;
+}
+
+/* Version 2 (since Linux 5.19) wants to know how much, and says EAGAIN when it was less. */
+int cgroup_empty(const char *path)
+{
+	int err;
+
+	if (is_v1(path))
+		return write_number(path, "memory.force_empty", 0);
+	err = write_number(path, "memory.reclaim", read_number(path, "memory.current"));
+	return err == -EAGAIN ? 0 : err;
+}
+
 /* Version 1 limits the sum of RAM and swap, where the kernel counts swap at all. */
 int cgroup_forbid_swap(const char *path, uint64_t limit_bytes)
 {

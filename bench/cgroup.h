@@ -25,6 +25,10 @@ int cgroup_join(const char *path);
  * errno. */
 int cgroup_limit(const char *path, uint64_t bytes);
 
+/* Have the kernel take back all that it can of its RAM, to swap too. Blocks. Returns 0 or a negative errno; that not
+ * all could be taken is no error. */
+int cgroup_empty(const char *path);
+
 /* Keep its processes out of swap areas, whatever else uses them. Call after cgroup_limit(). Returns 0 or a negative
  * errno. */
 int cgroup_forbid_swap(const char *path, uint64_t limit_bytes);

@@ -17,6 +17,7 @@
 
 enum { ALIGN_BYTES = 2 << 20 };
 
+static const char *names[] = { "zram", "larder", "inline" };
 static char *buffers[PEERS];
 static larder_pool *inline_pool;
 
@@ -94,8 +95,6 @@ char *paging_buffer(enum peer peer)
 
 const char *paging_name(enum peer peer)
 {
-	static const char *const names[] = { "zram", "larder", "inline" };
-
 	return names[peer];
 }
 
@@ -109,9 +108,9 @@ static char *map_plain_buffer(size_t bytes)
 	return p;
 }
 
-static void start_larder(void)
+static void start_larder(const struct paging_options *o)
 {
-	int err = larder_start(&(struct larder_options){ 0 });
+	int err = larder_start(&(struct larder_options){ .swap_dir = o->swap_dir, .swap_bytes = o->swap_bytes });
 
 	if (err)
 		errx(2, "larder_start: %s", strerror(-err));
@@ -130,16 +129,39 @@ static void make_inline_buffer(size_t bytes)
 	buffers[PEER_INLINE] = pages;
 }
 
+static void make_heap_buffer(size_t bytes)
+{
+	buffers[PEER_LARDER] = aligned_alloc(ALIGN_BYTES, (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES);
+	if (!buffers[PEER_LARDER])
+		err(2, "no memory");
+}
+
+static void make_buffer(const struct paging_options *o, enum peer peer)
+{
+	if (peer == PEER_KERNEL)
+		buffers[peer] = map_plain_buffer(o->bytes);
+	else if (peer == PEER_LARDER)
+		make_heap_buffer(o->bytes);
+	else
+		make_inline_buffer(o->bytes);
+}
+
+void paging_open(const struct paging_options *o, enum peer peer, const char *name)
+{
+	names[peer] = name;
+	if (peer != PEER_KERNEL)
+		start_larder(o);
+	make_buffer(o, peer);
+}
+
 void paging_begin(const struct paging_options *o)
 {
 	zram_begin(4 * (uint64_t)o->bytes + 64 * MIB);
-	start_larder();
-	buffers[PEER_ZRAM] = map_plain_buffer(o->bytes);
-	buffers[PEER_LARDER] = aligned_alloc(ALIGN_BYTES, (o->bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES);
-	if (!buffers[PEER_LARDER])
-		err(2, "no memory");
+	start_larder(o);
+	make_buffer(o, PEER_KERNEL);
+	make_buffer(o, PEER_LARDER);
 	if (o->with_inline)
-		make_inline_buffer(o->bytes);
+		make_buffer(o, PEER_INLINE);
 	printf("%s contents, LZ4 ratio %.2f; %llu MiB, %u rounds, seed %llu\n\n", contents_name(o->contents),
 	       contents_lz4_ratio(o->contents, o->seed), (unsigned long long)(o->bytes / MIB), o->rounds,
 	       (unsigned long long)o->seed);
@@ -227,7 +249,7 @@ size_t paging_check_out(const struct paging_options *o, enum peer peer)
 	if (present > pages / 100)
 		errx(2, "%s has left %zu of %zu pages in RAM: with these contents there is nothing to compare",
 		     paging_name(peer), present, pages);
-	if (peer != PEER_ZRAM)
+	if (peer != PEER_KERNEL)
 		check_stored(o);
 	return (pages - present) * PAGING_PAGE_BYTES;
 }
@@ -237,7 +259,7 @@ uint64_t paging_held_bytes(enum peer peer)
 	struct larder_stats s;
 	uint64_t sum;
 
-	if (peer == PEER_ZRAM)
+	if (peer == PEER_KERNEL)
 		return zram_used_bytes();
 	if (larder_get_stats(&s))
 		return 0;

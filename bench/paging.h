@@ -1,7 +1,7 @@
 /*
  * The peers of the paging benchmarks behind one interface: a buffer of the same size and content for each, pushed out
- * by the kernel (MADV_PAGEOUT to zram) or by Larder: the program's heap (larder_reclaim), or a page range of a pool
- * whose faults are served inline (larder_advise).
+ * by the kernel (MADV_PAGEOUT, to zram or to a swap file) or by Larder: the program's heap (larder_reclaim), or a page
+ * range of a pool whose faults are served inline (larder_advise).
  */
 #ifndef BENCH_PAGING_H
 #define BENCH_PAGING_H
@@ -13,7 +13,7 @@
 
 enum { PAGING_PAGE_BYTES = 4096 };
 
-enum peer { PEER_ZRAM, PEER_LARDER, PEER_INLINE, PEERS };
+enum peer { PEER_KERNEL, PEER_LARDER, PEER_INLINE, PEERS };
 
 struct paging_options {
 	enum contents contents;
@@ -22,6 +22,8 @@ struct paging_options {
 	unsigned max_threads;
 	int with_inline; /* PEER_INLINE takes part */
 	uint64_t seed;
+	const char *swap_dir; /* Larder's tier on disk; NULL = none */
+	uint64_t swap_bytes;  /* how large it may become */
 };
 
 /* --contents, --megabytes, --rounds, --seed, and --threads when max_threads was not 0. `what` says what the program
@@ -31,6 +33,10 @@ void paging_parse(int argc, char **argv, const char *what, struct paging_options
 /* Switch zram on (see zram_begin()), start Larder without a limit, make the buffers. Exits with 2 when one is
  * impossible. */
 void paging_begin(const struct paging_options *o);
+
+/* For a process with one peer only: start it and make its buffer. Where the kernel swaps to is the caller's business;
+ * `name` is what the peer is called from now on. Exits with 2 when it is impossible. */
+void paging_open(const struct paging_options *o, enum peer peer, const char *name);
 
 char *paging_buffer(enum peer peer);
 const char *paging_name(enum peer peer);

@@ -65,12 +65,12 @@ int main(int argc, char **argv)
 	paging_parse(argc, argv, "Push the same pages out with larder_reclaim() and with MADV_PAGEOUT to zram.", &o);
 	paging_begin(&o);
 	for (unsigned round = 0; round < o.rounds; round++) {
-		measure(&o, round % 2 ? PEER_LARDER : PEER_ZRAM, round);
-		measure(&o, round % 2 ? PEER_ZRAM : PEER_LARDER, round);
-		speed_ratio[round] = samples[PEER_LARDER].gb_s[round] / samples[PEER_ZRAM].gb_s[round];
+		measure(&o, round % 2 ? PEER_LARDER : PEER_KERNEL, round);
+		measure(&o, round % 2 ? PEER_KERNEL : PEER_LARDER, round);
+		speed_ratio[round] = samples[PEER_LARDER].gb_s[round] / samples[PEER_KERNEL].gb_s[round];
 	}
 	printf("%-10s%12s%16s%14s\n", "", "GB/s", "CPU us a page", "MiB RAM held");
-	print_peer(PEER_ZRAM, o.rounds);
+	print_peer(PEER_KERNEL, o.rounds);
 	print_peer(PEER_LARDER, o.rounds);
 	putchar('\n');
 	paging_print_target("speed", paging_median(speed_ratio, o.rounds), target, 0);

@@ -1,24 +1,22 @@
 #include "zram.h"
 
+#include "swap.h"
+#include "watcher.h"
+
 #include <err.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/swap.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAGE_BYTES = 4096, DEVICES = 16 };
+enum { DEVICES = 16 };
 
 static struct {
 	int number; /* of /dev/zramN and /sys/block/zramN */
 	char device[32];
 	int added; /* we made the device, and must remove it */
-	volatile pid_t child;
 } zram;
 
 /* ---- sysfs ---- */
@@ -105,22 +103,6 @@ static void choose_device(void)
 		errx(2, "no free zram device; load the module (modprobe zram)");
 }
 
-/* What mkswap(8) writes: version 1, the last page's number, and the signature at the end of the first page. */
-static int write_swap_header(uint64_t bytes)
-{
-	char page[PAGE_BYTES] = { 0 };
-	uint32_t info[2] = { 1, (uint32_t)(bytes / PAGE_BYTES - 1) };
-	int fd = open(zram.device, O_WRONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -1;
-	memcpy(page + 1024, info, sizeof(info));
-	memcpy(page + PAGE_BYTES - 10, "SWAPSPACE2", 10);
-	n = write(fd, page, sizeof(page));
-	return close(fd) || n != sizeof(page) ? -1 : 0;
-}
-
 static void switch_off(void)
 {
 	swapoff(zram.device);
@@ -139,49 +121,12 @@ static void switch_on(uint64_t bytes)
 		failed = "set lz4 on";
 	else if (attribute_write("disksize", size))
 		failed = "set the size of";
-	else if (write_swap_header(bytes))
+	else if (swap_write_header(zram.device, bytes))
 		failed = "write a swap header to";
 	else if (swapon(zram.device, SWAP_FLAG_PREFER | 32767))
 		failed = "swap on";
-	if (!failed)
-		return;
-	warn("cannot %s %s", failed, zram.device);
-	switch_off();
-	exit(2);
-}
-
-/* ---- the watcher ---- */
-
-static void forward(int signal)
-{
-	if (zram.child > 0)
-		kill(zram.child, signal);
-}
-
-static int wait_for_child(void)
-{
-	int status = 0;
-
-	while (waitpid(zram.child, &status, 0) < 0 && errno == EINTR)
-		;
-	return status;
-}
-
-static void watch(void)
-{
-	int status = wait_for_child();
-
-	switch_off();
-	if (WIFSIGNALED(status))
-		errx(128 + WTERMSIG(status), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-	exit(WEXITSTATUS(status));
-}
-
-static void set_handlers(void (*handler)(int))
-{
-	signal(SIGINT, handler);
-	signal(SIGTERM, handler);
-	signal(SIGHUP, handler);
+	if (failed)
+		err(2, "cannot %s %s", failed, zram.device);
 }
 
 void zram_begin(uint64_t bytes)
@@ -190,14 +135,6 @@ void zram_begin(uint64_t bytes)
 		errx(2, "the kernel's side needs root, to switch zram swap on and off");
 	choose_device();
 	snprintf(zram.device, sizeof(zram.device), "/dev/zram%d", zram.number);
-	set_handlers(forward);
+	watcher_begin(switch_off);
 	switch_on(bytes);
-	fflush(NULL);
-	zram.child = fork();
-	if (zram.child < 0)
-		warn("cannot fork");
-	if (zram.child != 0)
-		watch();
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	set_handlers(SIG_DFL);
 }
