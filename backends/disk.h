@@ -29,6 +29,7 @@ struct disk_seam {
 	int32_t (*submit)(void *arg, const struct disk_transfer *t, uint64_t *delay_ns);
 	void (*complete)(void *arg, struct disk_transfer *t); /* may damage what was read; NULL = nothing to do */
 	void *arg;
+	uint64_t refuse_ns; /* how long a device that failed is left alone at first; 0 = as in operation */
 };
 
 struct larder_disk {

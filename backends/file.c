@@ -528,7 +528,9 @@ static void file_drop(void *backend, uint64_t handle)
 /* A device that has failed is left alone for a second, then for twice as long each time. */
 static void refuse(struct larder_file *f, int err)
 {
-	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : REFUSE_MIN_NS;
+	uint64_t first = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MIN_NS;
+
+	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : first;
 	if (f->refuse_ns > REFUSE_MAX_NS)
 		f->refuse_ns = REFUSE_MAX_NS;
 	f->refuse_until_ns = sys_now_ns() + f->refuse_ns;
