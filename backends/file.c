@@ -1,5 +1,5 @@
 /*
- * The file tier: pages on disk, in a log (log.h) over a file or a block device (disk.h).
+ * The file tier: pages on disk, in a log (disk_log.h) over a file or a block device (disk.h).
  *
  * Writes: objects are gathered in a batch, back to back, and a batch is one write of up to 256 KiB. Reads: just the
  * blocks that an object lies in; what lies close together is read at once. Every page that comes back is compared with
@@ -10,7 +10,7 @@
  */
 #include "codec.h"
 #include "disk.h"
-#include "log.h"
+#include "disk_log.h"
 #include "seal.h"
 
 #define XXH_INLINE_ALL
@@ -71,13 +71,13 @@ struct cleaner {
 	uint64_t offset; /* of the chunk */
 	uint32_t reserved, used, objects;
 	uint64_t handles[CHUNK_OBJECTS];
-	log_place from[CHUNK_OBJECTS];
+	disk_log_place from[CHUNK_OBJECTS];
 	uint64_t to[CHUNK_OBJECTS];
 };
 
 struct larder_file {
 	struct larder_disk disk;
-	struct larder_log log;
+	struct disk_log log;
 	struct larder_seal *seal; /* NULL = nothing is encrypted */
 	uint64_t seed;
 	struct larder_disk_stats *stats;
@@ -90,7 +90,7 @@ struct larder_file {
 	uint64_t refuse_ns, refuse_until_ns;
 };
 
-enum { BUFFERS_BYTES = BATCHES * BATCH_BYTES + LOG_SEGMENT_BYTES + BATCH_BYTES };
+enum { BUFFERS_BYTES = BATCHES * BATCH_BYTES + DISK_LOG_SEGMENT_BYTES + BATCH_BYTES };
 
 struct fetch_state;
 
@@ -108,7 +108,7 @@ struct fetch_state {
 	unsigned pending, runs;
 	struct run run[LARDER_FETCH_MAX_PAGES];
 	uint8_t run_of[LARDER_FETCH_MAX_PAGES];
-	log_place place[LARDER_FETCH_MAX_PAGES];
+	disk_log_place place[LARDER_FETCH_MAX_PAGES];
 };
 
 struct file_scratch {
@@ -130,7 +130,7 @@ static void close_all(struct larder_file *f)
 	if (f->seal)
 		seal_close(f->seal);
 	if (f->log.segments)
-		log_close_space(&f->log);
+		disk_log_close(&f->log);
 	disk_close(&f->disk);
 }
 
@@ -142,7 +142,7 @@ static void set_buffers(struct larder_file *f)
 	}
 	f->cleaner.owner.kind = OWNER_CLEANER;
 	f->cleaner.segment = f->buffers + BATCHES * BATCH_BYTES;
-	f->cleaner.chunk = f->cleaner.segment + LOG_SEGMENT_BYTES;
+	f->cleaner.chunk = f->cleaner.segment + DISK_LOG_SEGMENT_BYTES;
 }
 
 static int file_open(void *backend, const struct larder_backend_setup *setup)
@@ -156,7 +156,7 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 	err = disk_open(&f->disk, &place);
 	if (err)
 		return err;
-	err = log_open_space(&f->log, f->disk.bytes, setup->max_objects);
+	err = disk_log_open(&f->log, f->disk.bytes, setup->max_objects);
 	f->buffers = sys_map(BUFFERS_BYTES);
 	f->seal = setup->encrypt ? seal_open() : NULL;
 	if (!f->buffers || (setup->encrypt && !f->seal))
@@ -224,23 +224,23 @@ static uint32_t sealed_bytes(const struct larder_file *f, size_t bytes)
 static void put_object(const struct larder_file *f, uint64_t offset, const void *object, size_t bytes, char *to)
 {
 	if (f->seal)
-		seal(f->seal, log_segment_at(&f->log, offset)->opening, (uint32_t)(offset % LOG_SEGMENT_BYTES), object,
-		     bytes, to);
+		seal(f->seal, disk_log_segment_at(&f->log, offset)->opening,
+		     (uint32_t)(offset % DISK_LOG_SEGMENT_BYTES), object, bytes, to);
 	else
 		__builtin_memcpy(to, object, bytes);
 }
 
 /* The object that lies at `place`, of which `from` was read. Returns its size, or 0: damaged. */
-static size_t get_object(const struct larder_file *f, log_place place, const char *from,
+static size_t get_object(const struct larder_file *f, disk_log_place place, const char *from,
 			 char object[LARDER_OBJECT_MAX_BYTES])
 {
-	uint64_t offset = log_offset(place);
-	size_t bytes = log_bytes(place);
+	uint64_t offset = disk_log_offset(place);
+	size_t bytes = disk_log_bytes(place);
 
 	if (f->seal) {
 		bytes -= SEAL_TAG_BYTES;
-		if (unseal(f->seal, log_segment_at(&f->log, offset)->opening, (uint32_t)(offset % LOG_SEGMENT_BYTES),
-			   from, bytes, object))
+		if (unseal(f->seal, disk_log_segment_at(&f->log, offset)->opening,
+			   (uint32_t)(offset % DISK_LOG_SEGMENT_BYTES), from, bytes, object))
 			return 0;
 	} else {
 		__builtin_memcpy(object, from, bytes);
@@ -248,30 +248,31 @@ static size_t get_object(const struct larder_file *f, log_place place, const cha
 	return bytes;
 }
 
-static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, log_place place, const char *from,
-		    void *page)
+static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
+		    const char *from, void *page)
 {
 	const char *object = from;
-	size_t bytes = log_bytes(place);
+	size_t bytes = disk_log_bytes(place);
 
 	if (f->seal) {
 		bytes = get_object(f, place, from, s->object);
 		object = s->object;
 	}
-	if (bytes && codec_expand(object, bytes, page) == 0 && checksum(f, page) == log_checksum(&f->log, handle))
+	if (bytes && codec_expand(object, bytes, page) == 0 && checksum(f, page) == disk_log_checksum(&f->log, handle))
 		return 0;
 	__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
 	return -EBADMSG;
 }
 
-static uint64_t block_start(const struct larder_file *f, log_place place)
+static uint64_t block_start(const struct larder_file *f, disk_log_place place)
 {
-	return log_offset(place) & ~(uint64_t)(f->disk.block_bytes - 1);
+	return disk_log_offset(place) & ~(uint64_t)(f->disk.block_bytes - 1);
 }
 
-static uint64_t block_end(const struct larder_file *f, log_place place)
+static uint64_t block_end(const struct larder_file *f, disk_log_place place)
 {
-	return (log_offset(place) + log_bytes(place) + f->disk.block_bytes - 1) & ~(uint64_t)(f->disk.block_bytes - 1);
+	return (disk_log_offset(place) + disk_log_bytes(place) + f->disk.block_bytes - 1) &
+	       ~(uint64_t)(f->disk.block_bytes - 1);
 }
 
 /* ---- what has completed ---- */
@@ -326,7 +327,7 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 
 static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t handle, void *page)
 {
-	log_place place = log_pin(&f->log, handle);
+	disk_log_place place = disk_log_pin(&f->log, handle);
 	uint64_t start = block_start(f, place);
 	struct disk_transfer t = {
 		.offset = start,
@@ -336,9 +337,10 @@ static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t han
 		.owner = &s->single_owner,
 	};
 	int32_t result = disk_transfer_now(&s->queue, &t);
-	int err = result < 0 ? result : get_page(f, s, handle, place, s->single + (log_offset(place) - start), page);
+	int err =
+		result < 0 ? result : get_page(f, s, handle, place, s->single + (disk_log_offset(place) - start), page);
 
-	log_unpin(&f->log, place);
+	disk_log_unpin(&f->log, place);
 	return err;
 }
 
@@ -424,7 +426,7 @@ static void release_fetch(struct larder_file *f, struct file_scratch *s, struct 
 	for (unsigned i = 0; i < runs; i++)
 		mark_units(s, fetch->run[i].first_unit, fetch->run[i].units);
 	for (unsigned i = 0; i < fetch->public->pages; i++)
-		log_unpin(&f->log, fetch->place[i]);
+		disk_log_unpin(&f->log, fetch->place[i]);
 	fetch->taken = 0;
 }
 
@@ -441,7 +443,7 @@ static int file_fetch_begin(void *backend, void *scratch, struct larder_fetch *p
 	fetch->public = public;
 	fetch->runs = 0;
 	for (unsigned i = 0; i < public->pages; i++) {
-		fetch->place[i] = log_pin(&f->log, public->handles[i]);
+		fetch->place[i] = disk_log_pin(&f->log, public->handles[i]);
 		plan_page(f, fetch, i);
 	}
 	if (s->queue.in_flight + fetch->runs <= QUEUE_DEPTH - BATCHES - 2)
@@ -486,11 +488,11 @@ static int file_fetch_page(void *backend, void *scratch, struct larder_fetch *pu
 	struct larder_file *f = backend;
 	const struct fetch_state *fetch = public->state;
 	const struct run *run = &fetch->run[fetch->run_of[i]];
-	log_place place = fetch->place[i];
+	disk_log_place place = fetch->place[i];
 
 	if (run->read.result > 0 &&
 	    get_page(f, scratch, public->handles[i], place,
-		     (char *)run->read.buffer + (log_offset(place) - run->read.offset), page) == 0)
+		     (char *)run->read.buffer + (disk_log_offset(place) - run->read.offset), page) == 0)
 		return 0;
 	__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
 	return file_get(backend, scratch, public->handles[i], page);
@@ -506,7 +508,7 @@ static void file_fetch_end(void *backend, void *scratch, struct larder_fetch *pu
 static int file_shares_blocks(void *backend, uint64_t handle, uint64_t other)
 {
 	const struct larder_file *f = backend;
-	log_place a = log_place_now(&f->log, handle), b = log_place_now(&f->log, other);
+	disk_log_place a = disk_log_place_now(&f->log, handle), b = disk_log_place_now(&f->log, other);
 
 	return block_start(f, b) >= block_start(f, a) && block_end(f, b) <= block_end(f, a);
 }
@@ -515,12 +517,12 @@ static int file_same(void *backend, uint64_t handle, const void *page)
 {
 	const struct larder_file *f = backend;
 
-	return checksum(f, page) == log_checksum(&f->log, handle);
+	return checksum(f, page) == disk_log_checksum(&f->log, handle);
 }
 
 static void file_drop(void *backend, uint64_t handle)
 {
-	log_drop(&((struct larder_file *)backend)->log, handle);
+	disk_log_drop(&((struct larder_file *)backend)->log, handle);
 }
 
 /* ---- batches ---- */
@@ -569,11 +571,12 @@ static int file_batch_begin(void *backend, void *scratch, struct larder_batch **
 			b = &f->batches[i];
 	if (!b)
 		return -EBUSY;
-	log_free_empty(&f->log);
-	err = log_reserve(&f->log, LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset, &b->reserved);
+	disk_log_free_empty(&f->log);
+	err = disk_log_reserve(&f->log, DISK_LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset,
+			       &b->reserved);
 	if (err)
 		return err;
-	log_write_begins(&f->log, b->offset);
+	disk_log_write_begins(&f->log, b->offset);
 	b->taken = 1;
 	b->is_done = 0;
 	b->used = 0;
@@ -594,7 +597,7 @@ static int file_batch_add(void *backend, struct larder_batch *public, const void
 
 	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
 		return -ENOSPC;
-	err = log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
+	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
 	if (err)
 		return err;
 	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
@@ -616,7 +619,7 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 	uint32_t bytes = whole_blocks(f, b->used);
 
 	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
-	log_trim(&f->log, b->offset, b->reserved, bytes);
+	disk_log_trim(&f->log, b->offset, b->reserved, bytes);
 	b->write = (struct disk_transfer){
 		.offset = b->offset,
 		.buffer = b->buffer,
@@ -645,10 +648,10 @@ static struct larder_batch *file_batch_reap(void *backend, void *scratch)
 			continue;
 		b->is_done = 0;
 		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
-		log_write_ends(&f->log, b->offset);
+		disk_log_write_ends(&f->log, b->offset);
 		if (b->public.result) {
 			for (unsigned n = 0; n < b->public.objects; n++)
-				log_drop(&f->log, b->public.handles[n]);
+				disk_log_drop(&f->log, b->public.handles[n]);
 			refuse(f, b->public.result);
 		} else {
 			has_written(f);
@@ -694,9 +697,9 @@ static void end_cleaning(struct larder_file *f)
 /* Few are free, or much of what is taken is dead. */
 static int should_clean(const struct larder_file *f)
 {
-	const struct larder_log *log = &f->log;
+	const struct disk_log *log = &f->log;
 	uint32_t low = log->nsegments / 8 > 4 ? log->nsegments / 8 : 4;
-	uint64_t taken = (uint64_t)(log->nsegments - log->nfree) * LOG_SEGMENT_BYTES;
+	uint64_t taken = (uint64_t)(log->nsegments - log->nfree) * DISK_LOG_SEGMENT_BYTES;
 
 	return log->nfree < low && atomic_load(&log->live_bytes) < taken / 8 * 7;
 }
@@ -707,37 +710,38 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 
 	if (!should_clean(f) || refuses(f))
 		return;
-	c->victim = log_victim(&f->log, sys_now_ns());
-	if (c->victim == LOG_NO_SEGMENT)
+	c->victim = disk_log_victim(&f->log, sys_now_ns());
+	if (c->victim == DISK_LOG_NO_SEGMENT)
 		return;
 	c->next = 0;
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
-	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * LOG_SEGMENT_BYTES, c->segment, LOG_SEGMENT_BYTES);
+	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * DISK_LOG_SEGMENT_BYTES, c->segment,
+		       DISK_LOG_SEGMENT_BYTES);
 }
 
 /* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
 static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t handle)
 {
 	struct cleaner *c = &f->cleaner;
-	log_place place = log_place_now(&f->log, handle);
-	const char *from = c->segment + log_offset(place) % LOG_SEGMENT_BYTES;
+	disk_log_place place = disk_log_place_now(&f->log, handle);
+	const char *from = c->segment + disk_log_offset(place) % DISK_LOG_SEGMENT_BYTES;
 	size_t bytes;
 
-	if (place == 0 || log_offset(place) / LOG_SEGMENT_BYTES != (uint64_t)c->victim)
+	if (place == 0 || disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES != (uint64_t)c->victim)
 		return 0;
-	if (c->objects == CHUNK_OBJECTS || c->used + log_bytes(place) > c->reserved)
+	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
 	bytes = get_object(f, place, from, s->object);
 	if (bytes == 0) { /* damaged: whoever wants it will be told; it cannot move */
-		log_segment_at(&f->log, log_offset(place))->unreadable = 1;
+		disk_log_segment_at(&f->log, disk_log_offset(place))->unreadable = 1;
 		return 0;
 	}
 	c->handles[c->objects] = handle;
 	c->from[c->objects] = place;
 	c->to[c->objects++] = c->offset + c->used;
 	put_object(f, c->offset + c->used, s->object, bytes, c->chunk + c->used);
-	c->used += log_bytes(place);
+	c->used += disk_log_bytes(place);
 	return 0;
 }
 
@@ -745,13 +749,13 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 static void copy_chunk(struct larder_file *f, struct file_scratch *s)
 {
 	struct cleaner *c = &f->cleaner;
-	const struct log_segment *victim = &f->log.segments[c->victim];
-	const uint32_t *summary = f->log.summaries + (size_t)c->victim * LOG_SEGMENT_OBJECTS;
+	const struct disk_log_segment *victim = &f->log.segments[c->victim];
+	const uint32_t *summary = f->log.summaries + (size_t)c->victim * DISK_LOG_SEGMENT_OBJECTS;
 	uint32_t bytes;
 
 	c->objects = c->used = 0;
 	if (c->next >= victim->objects ||
-	    log_reserve(&f->log, LOG_CLEANED, BATCH_BYTES, BATCH_LEAST_BYTES, 0, &c->offset, &c->reserved)) {
+	    disk_log_reserve(&f->log, DISK_LOG_CLEANED, BATCH_BYTES, BATCH_LEAST_BYTES, 0, &c->offset, &c->reserved)) {
 		end_cleaning(f);
 		return;
 	}
@@ -759,12 +763,12 @@ static void copy_chunk(struct larder_file *f, struct file_scratch *s)
 		c->next++;
 	bytes = whole_blocks(f, c->used);
 	__builtin_memset(c->chunk + c->used, 0, bytes - c->used);
-	log_trim(&f->log, c->offset, c->reserved, bytes);
+	disk_log_trim(&f->log, c->offset, c->reserved, bytes);
 	if (bytes == 0) {
 		end_cleaning(f);
 		return;
 	}
-	log_write_begins(&f->log, c->offset);
+	disk_log_write_begins(&f->log, c->offset);
 	c->step = CLEANER_WRITES;
 	begin_transfer(s, c, DISK_WRITE, c->offset, c->chunk, bytes);
 }
@@ -775,9 +779,9 @@ static void move_chunk(struct larder_file *f)
 	struct cleaner *c = &f->cleaner;
 
 	for (uint32_t i = 0; i < c->objects; i++)
-		if (log_move(&f->log, c->handles[i], c->from[i], c->to[i]))
-			__atomic_fetch_add(&f->stats->cleaned_bytes, log_bytes(c->from[i]), __ATOMIC_RELAXED);
-	log_write_ends(&f->log, c->offset);
+		if (disk_log_move(&f->log, c->handles[i], c->from[i], c->to[i]))
+			__atomic_fetch_add(&f->stats->cleaned_bytes, disk_log_bytes(c->from[i]), __ATOMIC_RELAXED);
+	disk_log_write_ends(&f->log, c->offset);
 	c->step = CLEANER_COPIES;
 }
 
@@ -794,7 +798,7 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 	}
 	if (c->step == CLEANER_WRITES && c->is_done) {
 		if (c->transfer.result < 0) {
-			log_write_ends(&f->log, c->offset);
+			disk_log_write_ends(&f->log, c->offset);
 			refuse(f, c->transfer.result);
 			end_cleaning(f);
 		} else {
@@ -810,13 +814,13 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 /* Blocks of free segments, but for some, go back to the filesystem. Returns the bytes given back. */
 static uint64_t punch(struct larder_file *f)
 {
-	int32_t segment = f->disk.is_device ? LOG_NO_SEGMENT : log_take_blocks(&f->log, KEPT_BLOCKS_SEGMENTS);
+	int32_t segment = f->disk.is_device ? DISK_LOG_NO_SEGMENT : disk_log_take_blocks(&f->log, KEPT_BLOCKS_SEGMENTS);
 
-	if (segment == LOG_NO_SEGMENT)
+	if (segment == DISK_LOG_NO_SEGMENT)
 		return 0;
-	disk_punch(&f->disk, (uint64_t)segment * LOG_SEGMENT_BYTES, LOG_SEGMENT_BYTES);
-	__atomic_fetch_add(&f->stats->freed_bytes, LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
-	return LOG_SEGMENT_BYTES;
+	disk_punch(&f->disk, (uint64_t)segment * DISK_LOG_SEGMENT_BYTES, DISK_LOG_SEGMENT_BYTES);
+	__atomic_fetch_add(&f->stats->freed_bytes, DISK_LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
+	return DISK_LOG_SEGMENT_BYTES;
 }
 
 static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes)
@@ -825,7 +829,7 @@ static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes
 
 	(void)budget_bytes; /* one chunk at a time */
 	dispatch(f, scratch);
-	log_free_empty(&f->log);
+	disk_log_free_empty(&f->log);
 	go_on_cleaning(f, scratch);
 	return punch(f);
 }
@@ -833,7 +837,7 @@ static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes
 static void file_usage(const void *backend, struct larder_backend_usage *usage)
 {
 	const struct larder_file *f = backend;
-	struct log_usage u = log_usage(&f->log);
+	struct disk_log_usage u = disk_log_usage(&f->log);
 
 	*usage = (struct larder_backend_usage){
 		.objects = u.objects,

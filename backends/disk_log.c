@@ -1,0 +1,303 @@
+/*
+ * The log. See disk_log.h.
+ */
+#include "disk_log.h"
+
+#include "sys.h"
+
+static size_t pages_up(size_t bytes)
+{
+	return (bytes + 4095) & ~(size_t)4095;
+}
+
+static size_t summaries_bytes(const struct disk_log *log)
+{
+	return (size_t)log->nsegments * DISK_LOG_SEGMENT_OBJECTS * sizeof(*log->summaries);
+}
+
+int disk_log_open(struct disk_log *log, uint64_t bytes, uint64_t max_objects)
+{
+	log->nsegments = log->nfree = (uint32_t)(bytes / DISK_LOG_SEGMENT_BYTES);
+	log->max_handles = max_objects < UINT32_MAX ? (uint32_t)max_objects : UINT32_MAX;
+	for (int i = 0; i < DISK_LOG_STREAMS; i++)
+		log->open[i] = DISK_LOG_NO_SEGMENT;
+	log->segments = sys_map(pages_up(log->nsegments * sizeof(*log->segments)));
+	log->summaries = sys_map(summaries_bytes(log));
+	log->entries = sys_map(pages_up((size_t)log->max_handles * sizeof(*log->entries)));
+	if (log->segments && log->summaries && log->entries)
+		return 0;
+	disk_log_close(log);
+	return -ENOMEM;
+}
+
+void disk_log_close(struct disk_log *log)
+{
+	if (log->segments)
+		sys_munmap(log->segments, pages_up(log->nsegments * sizeof(*log->segments)));
+	if (log->summaries)
+		sys_munmap(log->summaries, summaries_bytes(log));
+	if (log->entries)
+		sys_munmap(log->entries, pages_up((size_t)log->max_handles * sizeof(*log->entries)));
+	*log = (struct disk_log){ 0 };
+}
+
+/* ---- segments ---- */
+
+static int open_segment(struct disk_log *log, enum disk_log_stream stream, uint32_t spare)
+{
+	struct disk_log_segment *s;
+
+	if (log->nfree <= spare)
+		return -ENOSPC;
+	while (log->segments[log->next_free].state != DISK_LOG_FREE)
+		log->next_free = (log->next_free + 1) % log->nsegments;
+	log->open[stream] = (int32_t)log->next_free;
+	s = &log->segments[log->next_free];
+	s->state = DISK_LOG_OPEN; /* readers and live bytes are nobody's to set: a reader may just be finding out that
+				it is late */
+	s->used_bytes = s->objects = s->unreadable = 0;
+	s->opening = ++log->openings;
+	s->written_ns = sys_now_ns();
+	if (!s->has_blocks)
+		atomic_fetch_add_explicit(&log->occupied, 1, memory_order_relaxed);
+	s->has_blocks = 1;
+	log->nfree--;
+	return 0;
+}
+
+static void close_segment(struct disk_log *log, enum disk_log_stream stream)
+{
+	log->segments[log->open[stream]].state = DISK_LOG_FULL;
+	log->open[stream] = DISK_LOG_NO_SEGMENT;
+	atomic_store(&log->emptied, 1);
+}
+
+int disk_log_reserve(struct disk_log *log, enum disk_log_stream stream, uint32_t bytes, uint32_t least, uint32_t spare,
+		     uint64_t *offset, uint32_t *got)
+{
+	struct disk_log_segment *s;
+	uint32_t left;
+
+	if (log->open[stream] != DISK_LOG_NO_SEGMENT) {
+		s = &log->segments[log->open[stream]];
+		if (DISK_LOG_SEGMENT_BYTES - s->used_bytes < least || s->objects >= DISK_LOG_SEGMENT_OBJECTS / 2)
+			close_segment(log, stream);
+	}
+	if (log->open[stream] == DISK_LOG_NO_SEGMENT) {
+		int err = open_segment(log, stream, spare);
+
+		if (err)
+			return err;
+	}
+	s = &log->segments[log->open[stream]];
+	left = DISK_LOG_SEGMENT_BYTES - s->used_bytes;
+	*offset = (uint64_t)log->open[stream] * DISK_LOG_SEGMENT_BYTES + s->used_bytes;
+	*got = left < bytes ? left : bytes;
+	s->used_bytes += *got;
+	return 0;
+}
+
+void disk_log_trim(struct disk_log *log, uint64_t offset, uint32_t reserved, uint32_t used)
+{
+	struct disk_log_segment *s = disk_log_segment_at(log, offset);
+
+	if (s->state == DISK_LOG_OPEN && s->used_bytes == offset % DISK_LOG_SEGMENT_BYTES + reserved)
+		s->used_bytes -= reserved - used;
+}
+
+void disk_log_write_begins(struct disk_log *log, uint64_t offset)
+{
+	disk_log_segment_at(log, offset)->writing++;
+}
+
+void disk_log_write_ends(struct disk_log *log, uint64_t offset)
+{
+	struct disk_log_segment *s = disk_log_segment_at(log, offset);
+
+	s->writing--;
+	s->written_ns = sys_now_ns();
+	atomic_store(&log->emptied, 1);
+}
+
+static int is_empty(struct disk_log_segment *s)
+{
+	return s->state == DISK_LOG_FULL && s->writing == 0 && atomic_load(&s->live_bytes) == 0 &&
+	       atomic_load(&s->readers) == 0;
+}
+
+void disk_log_free_empty(struct disk_log *log)
+{
+	if (!atomic_exchange(&log->emptied, 0))
+		return;
+	for (uint32_t i = 0; i < log->nsegments; i++)
+		if (is_empty(&log->segments[i])) {
+			log->segments[i].state = DISK_LOG_FREE;
+			log->nfree++;
+		}
+}
+
+int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare)
+{
+	uint32_t kept = 0, taken = log->nsegments - log->nfree;
+
+	if (atomic_load_explicit(&log->occupied, memory_order_relaxed) <= taken + spare)
+		return DISK_LOG_NO_SEGMENT;
+	for (uint32_t i = 0; i < log->nsegments; i++) {
+		struct disk_log_segment *s = &log->segments[i];
+
+		if (s->state == DISK_LOG_FREE && s->has_blocks && ++kept > spare) {
+			s->has_blocks = 0;
+			atomic_fetch_sub_explicit(&log->occupied, 1, memory_order_relaxed);
+			return (int32_t)i;
+		}
+	}
+	return DISK_LOG_NO_SEGMENT;
+}
+
+/*
+ * Cost-benefit of Sprite LFS: (1 - u) * age / (1 + u), where u is the share that is live, and which has to be read and
+ * written again; and space that has been stable for long will stay free for long.
+ */
+static double benefit(const struct disk_log_segment *s, uint64_t now_ns)
+{
+	double u = (double)s->live_bytes / DISK_LOG_SEGMENT_BYTES;
+
+	return (1 - u) * ((double)(now_ns - s->written_ns) + 1e6) / (1 + u);
+}
+
+int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns)
+{
+	int32_t best = DISK_LOG_NO_SEGMENT;
+	double most = 0;
+
+	for (uint32_t i = 0; i < log->nsegments; i++) {
+		const struct disk_log_segment *s = &log->segments[i];
+
+		if (s->state != DISK_LOG_FULL || s->writing || s->unreadable ||
+		    s->live_bytes > DISK_LOG_SEGMENT_BYTES / 8 * 7 || s->live_bytes == 0)
+			continue;
+		if (benefit(s, now_ns) > most) {
+			most = benefit(s, now_ns);
+			best = (int32_t)i;
+		}
+	}
+	return best;
+}
+
+/* ---- handles ---- */
+
+static int take_handle(struct disk_log *log, uint64_t *handle)
+{
+	int err = 0;
+
+	mutex_lock(&log->handles_lock);
+	if (log->free_handle) {
+		*handle = log->free_handle - 1;
+		log->free_handle = (uint32_t)log->entries[*handle].checksum;
+	} else if (log->handles_used < log->max_handles) {
+		*handle = atomic_fetch_add_explicit(&log->handles_used, 1, memory_order_relaxed);
+	} else {
+		err = -ENOSPC;
+	}
+	mutex_unlock(&log->handles_lock);
+	return err;
+}
+
+static void give_back_handle(struct disk_log *log, uint64_t handle)
+{
+	mutex_lock(&log->handles_lock);
+	atomic_store_explicit(&log->entries[handle].checksum, log->free_handle, memory_order_relaxed);
+	log->free_handle = (uint32_t)handle + 1;
+	mutex_unlock(&log->handles_lock);
+}
+
+static uint32_t *summary_of(const struct disk_log *log, const struct disk_log_segment *s)
+{
+	return log->summaries + (size_t)(s - log->segments) * DISK_LOG_SEGMENT_OBJECTS;
+}
+
+int disk_log_add(struct disk_log *log, uint64_t offset, uint32_t bytes, uint64_t checksum, uint64_t *handle)
+{
+	struct disk_log_segment *s = disk_log_segment_at(log, offset);
+	int err = s->objects < DISK_LOG_SEGMENT_OBJECTS ? take_handle(log, handle) : -ENOSPC;
+
+	if (err)
+		return err;
+	summary_of(log, s)[s->objects++] = (uint32_t)*handle;
+	atomic_fetch_add(&s->live_bytes, bytes);
+	atomic_store_explicit(&log->entries[*handle].checksum, checksum, memory_order_relaxed);
+	atomic_store_explicit(&log->entries[*handle].place, disk_log_place_of(offset, bytes), memory_order_release);
+	atomic_fetch_add_explicit(&log->objects, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&log->live_bytes, bytes, memory_order_relaxed);
+	return 0;
+}
+
+static void count_dead(struct disk_log *log, disk_log_place place)
+{
+	struct disk_log_segment *s = disk_log_segment_at(log, disk_log_offset(place));
+
+	if (atomic_fetch_sub(&s->live_bytes, disk_log_bytes(place)) == disk_log_bytes(place))
+		atomic_store(&log->emptied, 1);
+}
+
+void disk_log_drop(struct disk_log *log, uint64_t handle)
+{
+	disk_log_place place = atomic_exchange(&log->entries[handle].place, 0);
+
+	count_dead(log, place);
+	atomic_fetch_sub_explicit(&log->objects, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&log->live_bytes, disk_log_bytes(place), memory_order_relaxed);
+	give_back_handle(log, handle);
+}
+
+/* The segment cannot be freed between its reader being counted and the place being seen unchanged: until it moves, the
+ * object is live there. */
+disk_log_place disk_log_pin(struct disk_log *log, uint64_t handle)
+{
+	for (;;) {
+		disk_log_place place = atomic_load(&log->entries[handle].place);
+		struct disk_log_segment *s = disk_log_segment_at(log, disk_log_offset(place));
+
+		atomic_fetch_add(&s->readers, 1);
+		if (atomic_load(&log->entries[handle].place) == place)
+			return place;
+		disk_log_unpin(log, place);
+	}
+}
+
+void disk_log_unpin(struct disk_log *log, disk_log_place place)
+{
+	if (atomic_fetch_sub(&disk_log_segment_at(log, disk_log_offset(place))->readers, 1) == 1)
+		atomic_store(&log->emptied, 1);
+}
+
+int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset)
+{
+	struct disk_log_segment *to = disk_log_segment_at(log, to_offset);
+
+	if (to->objects >= DISK_LOG_SEGMENT_OBJECTS)
+		return 0;
+	atomic_fetch_add(&to->live_bytes, disk_log_bytes(from));
+	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &from,
+					    disk_log_place_of(to_offset, disk_log_bytes(from)))) {
+		atomic_fetch_sub(&to->live_bytes, disk_log_bytes(from));
+		return 0;
+	}
+	summary_of(log, to)[to->objects++] = (uint32_t)handle;
+	count_dead(log, from);
+	return 1;
+}
+
+struct disk_log_usage disk_log_usage(const struct disk_log *log)
+{
+	uint64_t occupied = atomic_load_explicit(&log->occupied, memory_order_relaxed);
+
+	return (struct disk_log_usage){
+		.objects = atomic_load_explicit(&log->objects, memory_order_relaxed),
+		.live_bytes = atomic_load_explicit(&log->live_bytes, memory_order_relaxed),
+		.occupied_bytes = occupied * DISK_LOG_SEGMENT_BYTES,
+		.metadata_bytes = pages_up((size_t)atomic_load_explicit(&log->handles_used, memory_order_relaxed) *
+					   sizeof(*log->entries)) +
+				  pages_up(log->nsegments * sizeof(*log->segments)) + occupied * 4096,
+	};
+}
