@@ -123,9 +123,9 @@ struct larder_backend_ops {
 
 	/*
 	 * Give occupied space back where objects have left holes, moving live objects. At most about `budget_bytes`
-	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop; on
-	 * disk it belongs to the writer, and never waits for the device: it goes on with what has completed. Returns
-	 * the bytes of occupied space given back.
+	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop. On
+	 * disk it belongs to the writer and moves nothing: cleaning goes on with each batch_reap(). Returns the bytes
+	 * of occupied space given back.
 	 */
 	uint64_t (*compact)(void *backend, void *scratch, uint64_t budget_bytes);
 
@@ -162,9 +162,9 @@ struct larder_backend_ops {
 	int (*same)(void *backend, uint64_t handle, const void *page);
 
 	/*
-	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, reap first; -ENOSPC: nothing is free
-	 * (compact may help); another errno: the device failed lately, and is left alone for a while. The writer only,
-	 * as are the following.
+	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, or room is being made: reap first;
+	 * -ENOSPC: nothing is free; another errno: the device failed lately, and is left alone for a while. The writer
+	 * only, as are the following.
 	 */
 	int (*batch_begin)(void *backend, void *scratch, struct larder_batch **batch);
 

@@ -525,7 +525,7 @@ static void file_drop(void *backend, uint64_t handle)
 	disk_log_drop(&((struct larder_file *)backend)->log, handle);
 }
 
-/* ---- batches ---- */
+/* ---- a device that fails ---- */
 
 /* A device that has failed is left alone for a second, then for twice as long each time. */
 static void refuse(struct larder_file *f, int err)
@@ -552,129 +552,12 @@ static int refuses(const struct larder_file *f)
 	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
 }
 
-static struct batch *batch_of(struct larder_batch *public)
-{
-	return (struct batch *)((char *)public - offsetof(struct batch, public));
-}
-
-static int file_batch_begin(void *backend, void *scratch, struct larder_batch **public)
-{
-	struct larder_file *f = backend;
-	struct batch *b = NULL;
-	int err = refuses(f);
-
-	(void)scratch;
-	if (err)
-		return err;
-	for (unsigned i = 0; i < BATCHES && !b; i++)
-		if (!f->batches[i].taken)
-			b = &f->batches[i];
-	if (!b)
-		return -EBUSY;
-	disk_log_free_empty(&f->log);
-	err = disk_log_reserve(&f->log, DISK_LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset,
-			       &b->reserved);
-	if (err)
-		return err;
-	disk_log_write_begins(&f->log, b->offset);
-	b->taken = 1;
-	b->is_done = 0;
-	b->used = 0;
-	b->public.objects = 0;
-	b->public.result = 0;
-	*public = &b->public;
-	atomic_fetch_add(&f->writing, 1);
-	return 0;
-}
-
-static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
-			  const void *page, uint64_t tag)
-{
-	struct larder_file *f = backend;
-	struct batch *b = batch_of(public);
-	uint32_t sealed = sealed_bytes(f, bytes);
-	int err;
-
-	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
-		return -ENOSPC;
-	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
-	if (err)
-		return err;
-	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
-	public->tags[public->objects++] = tag;
-	b->used += sealed;
-	return 0;
-}
+/* ---- cleaning ---- */
 
 static uint32_t whole_blocks(const struct larder_file *f, uint32_t bytes)
 {
 	return (bytes + f->disk.block_bytes - 1) & ~(f->disk.block_bytes - 1);
 }
-
-static void file_batch_write(void *backend, void *scratch, struct larder_batch *public)
-{
-	struct larder_file *f = backend;
-	struct file_scratch *s = scratch;
-	struct batch *b = batch_of(public);
-	uint32_t bytes = whole_blocks(f, b->used);
-
-	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
-	disk_log_trim(&f->log, b->offset, b->reserved, bytes);
-	b->write = (struct disk_transfer){
-		.offset = b->offset,
-		.buffer = b->buffer,
-		.bytes = bytes,
-		.kind = DISK_WRITE,
-		.owner = b,
-	};
-	if (bytes == 0) {
-		b->is_done = 1;
-		return;
-	}
-	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
-		disk_wait(&s->queue, NULL, 0, 0);
-	disk_flush(&s->queue);
-}
-
-static struct larder_batch *file_batch_reap(void *backend, void *scratch)
-{
-	struct larder_file *f = backend;
-
-	dispatch(f, scratch);
-	for (unsigned i = 0; i < BATCHES; i++) {
-		struct batch *b = &f->batches[i];
-
-		if (!b->taken || !b->is_done)
-			continue;
-		b->is_done = 0;
-		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
-		disk_log_write_ends(&f->log, b->offset);
-		if (b->public.result) {
-			for (unsigned n = 0; n < b->public.objects; n++)
-				disk_log_drop(&f->log, b->public.handles[n]);
-			refuse(f, b->public.result);
-		} else {
-			has_written(f);
-		}
-		return &b->public;
-	}
-	return NULL;
-}
-
-static void file_batch_end(void *backend, struct larder_batch *public)
-{
-	struct larder_file *f = backend;
-
-	batch_of(public)->taken = 0;
-	atomic_fetch_sub(&f->writing, 1);
-}
-
-static unsigned file_writing(const void *backend)
-{
-	return atomic_load(&((const struct larder_file *)backend)->writing);
-}
-
-/* ---- cleaning ---- */
 
 static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_kind kind, uint64_t offset,
 			   char *buffer, uint32_t bytes)
@@ -691,6 +574,7 @@ static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_
 static void end_cleaning(struct larder_file *f)
 {
 	f->cleaner.step = CLEANER_IDLE;
+	disk_log_unpin(&f->log, disk_log_place_of((uint64_t)f->cleaner.victim * DISK_LOG_SEGMENT_BYTES, 1));
 	atomic_fetch_sub(&f->writing, 1);
 }
 
@@ -713,6 +597,9 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 	c->victim = disk_log_victim(&f->log, sys_now_ns());
 	if (c->victim == DISK_LOG_NO_SEGMENT)
 		return;
+	/* Without this reader the segment could lose all it has, be filled again, and have an object of the same handle
+	 * and size at the same place, which would be taken for the one that was copied. */
+	atomic_fetch_add(&f->log.segments[c->victim].readers, 1);
 	c->next = 0;
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
@@ -811,6 +698,129 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 		find_victim(f, s);
 }
 
+/* ---- batches ---- */
+
+static struct batch *batch_of(struct larder_batch *public)
+{
+	return (struct batch *)((char *)public - offsetof(struct batch, public));
+}
+
+static int file_batch_begin(void *backend, void *scratch, struct larder_batch **public)
+{
+	struct larder_file *f = backend;
+	struct batch *b = NULL;
+	int err = refuses(f);
+
+	if (err)
+		return err;
+	for (unsigned i = 0; i < BATCHES && !b; i++)
+		if (!f->batches[i].taken)
+			b = &f->batches[i];
+	if (!b)
+		return -EBUSY;
+	disk_log_free_empty(&f->log);
+	err = disk_log_reserve(&f->log, DISK_LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset,
+			       &b->reserved);
+	if (err) {
+		go_on_cleaning(f, scratch);
+		return f->cleaner.step == CLEANER_IDLE ? err : -EBUSY;
+	}
+	disk_log_write_begins(&f->log, b->offset);
+	b->taken = 1;
+	b->is_done = 0;
+	b->used = 0;
+	b->public.objects = 0;
+	b->public.result = 0;
+	*public = &b->public;
+	atomic_fetch_add(&f->writing, 1);
+	return 0;
+}
+
+static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
+			  const void *page, uint64_t tag)
+{
+	struct larder_file *f = backend;
+	struct batch *b = batch_of(public);
+	uint32_t sealed = sealed_bytes(f, bytes);
+	int err;
+
+	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
+		return -ENOSPC;
+	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
+	if (err)
+		return err;
+	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
+	public->tags[public->objects++] = tag;
+	b->used += sealed;
+	return 0;
+}
+
+static void file_batch_write(void *backend, void *scratch, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+	struct batch *b = batch_of(public);
+	uint32_t bytes = whole_blocks(f, b->used);
+
+	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
+	disk_log_trim(&f->log, b->offset, b->reserved, bytes);
+	b->write = (struct disk_transfer){
+		.offset = b->offset,
+		.buffer = b->buffer,
+		.bytes = bytes,
+		.kind = DISK_WRITE,
+		.owner = b,
+	};
+	if (bytes == 0) {
+		b->is_done = 1;
+		return;
+	}
+	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
+		disk_wait(&s->queue, NULL, 0, 0);
+	disk_flush(&s->queue);
+}
+
+static struct larder_batch *file_batch_reap(void *backend, void *scratch)
+{
+	struct larder_file *f = backend;
+
+	dispatch(f, scratch);
+	for (unsigned i = 0; i < BATCHES; i++) {
+		struct batch *b = &f->batches[i];
+
+		if (!b->taken || !b->is_done)
+			continue;
+		b->is_done = 0;
+		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
+		disk_log_write_ends(&f->log, b->offset);
+		if (b->public.result) {
+			for (unsigned n = 0; n < b->public.objects; n++)
+				disk_log_drop(&f->log, b->public.handles[n]);
+			refuse(f, b->public.result);
+		} else {
+			has_written(f);
+		}
+		return &b->public;
+	}
+	go_on_cleaning(f, scratch);
+	return NULL;
+}
+
+static void file_batch_end(void *backend, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+
+	batch_of(public)->taken = 0;
+	atomic_fetch_sub(&f->writing, 1);
+}
+
+static unsigned file_writing(const void *backend)
+{
+	return atomic_load(&((const struct larder_file *)backend)->writing);
+}
+
+/* ---- space ---- */
+
 /* Blocks of free segments, but for some, go back to the filesystem. Returns the bytes given back. */
 static uint64_t punch(struct larder_file *f)
 {
@@ -827,10 +837,8 @@ static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes
 {
 	struct larder_file *f = backend;
 
-	(void)budget_bytes; /* one chunk at a time */
-	dispatch(f, scratch);
+	(void)scratch, (void)budget_bytes; /* one segment at a time */
 	disk_log_free_empty(&f->log);
-	go_on_cleaning(f, scratch);
 	return punch(f);
 }
 

@@ -186,7 +186,6 @@ static void make_room_on_disk(struct larder_reclaim *r)
 
 	if (STATS_GET(copies))
 		swap_out_drop_copies(m, &r->copies_hand, DEMOTE_PAGES);
-	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 }
 
 /* Send some of what is compressed in RAM on to disk. Returns 1 when some is on its way. */
@@ -686,8 +685,11 @@ static void settle_writes(struct larder_reclaim *r)
 {
 	struct larder_memory *m = r->memory;
 
-	if (m->store.disk && (swap_out_is_busy(m, &r->swap_out) || m->staging.tail != m->staging.cursor))
+	if (!m->store.disk)
+		return;
+	if (swap_out_is_busy(m, &r->swap_out) || m->staging.tail != m->staging.cursor)
 		evict_settle(m, &r->restorer, &r->swap_out);
+	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 }
 
 void reclaim_run(struct larder_reclaim *r)
