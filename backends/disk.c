@@ -327,6 +327,11 @@ static void transferred(struct disk_queue *q, struct disk_transfer *t, int32_t b
 		ask(q, t);
 		return;
 	}
+	if (bytes == 0 && t->kind == DISK_READ &&
+	    !q->disk->is_device) { /* beyond the end of a file, as in a hole of it */
+		__builtin_memset((char *)t->buffer + t->done, 0, t->bytes - t->done);
+		bytes = (int32_t)(t->bytes - t->done);
+	}
 	if (bytes <= 0) {
 		end(q, t, bytes ? bytes : -EIO);
 		return;

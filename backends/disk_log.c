@@ -3,6 +3,7 @@
  */
 #include "disk_log.h"
 
+#include "log.h"
 #include "sys.h"
 
 static size_t pages_up(size_t bytes)
@@ -244,6 +245,7 @@ void disk_log_drop(struct disk_log *log, uint64_t handle)
 {
 	disk_log_place place = atomic_exchange(&log->entries[handle].place, 0);
 
+	larder_assert(place != 0);
 	count_dead(log, place);
 	atomic_fetch_sub_explicit(&log->objects, 1, memory_order_relaxed);
 	atomic_fetch_sub_explicit(&log->live_bytes, disk_log_bytes(place), memory_order_relaxed);
@@ -274,11 +276,12 @@ void disk_log_unpin(struct disk_log *log, disk_log_place place)
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset)
 {
 	struct disk_log_segment *to = disk_log_segment_at(log, to_offset);
+	disk_log_place now = from;
 
 	if (to->objects >= DISK_LOG_SEGMENT_OBJECTS)
 		return 0;
 	atomic_fetch_add(&to->live_bytes, disk_log_bytes(from));
-	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &from,
+	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &now,
 					    disk_log_place_of(to_offset, disk_log_bytes(from)))) {
 		atomic_fetch_sub(&to->live_bytes, disk_log_bytes(from));
 		return 0;

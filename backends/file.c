@@ -118,7 +118,7 @@ struct file_scratch {
 	struct fetch_state *reaped, **reaped_end;
 	struct fetch_state fetches[FETCHES];
 	struct owner single_owner;
-	char object[SEALED_MAX_BYTES];
+	char object[SEALED_MAX_BYTES], page[LARDER_PAGE_BYTES];
 };
 
 /* ---- opening ---- */
@@ -604,7 +604,7 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
 	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * DISK_LOG_SEGMENT_BYTES, c->segment,
-		       DISK_LOG_SEGMENT_BYTES);
+		       whole_blocks(f, f->log.segments[c->victim].used_bytes));
 }
 
 /* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
@@ -613,21 +613,23 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 	struct cleaner *c = &f->cleaner;
 	disk_log_place place = disk_log_place_now(&f->log, handle);
 	const char *from = c->segment + disk_log_offset(place) % DISK_LOG_SEGMENT_BYTES;
-	size_t bytes;
 
 	if (place == 0 || disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES != (uint64_t)c->victim)
 		return 0;
 	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
-	bytes = get_object(f, place, from, s->object);
-	if (bytes == 0) { /* damaged: whoever wants it will be told; it cannot move */
+	if (get_page(f, s, handle, place, from, s->page)) { /* it stays where it can be read again */
 		disk_log_segment_at(&f->log, disk_log_offset(place))->unreadable = 1;
 		return 0;
 	}
 	c->handles[c->objects] = handle;
 	c->from[c->objects] = place;
 	c->to[c->objects++] = c->offset + c->used;
-	put_object(f, c->offset + c->used, s->object, bytes, c->chunk + c->used);
+	if (f->seal)
+		put_object(f, c->offset + c->used, s->object, disk_log_bytes(place) - SEAL_TAG_BYTES,
+			   c->chunk + c->used);
+	else
+		__builtin_memcpy(c->chunk + c->used, from, disk_log_bytes(place));
 	c->used += disk_log_bytes(place);
 	return 0;
 }
