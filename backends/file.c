@@ -11,6 +11,7 @@
 #include "codec.h"
 #include "disk.h"
 #include "disk_log.h"
+#include "log.h"
 #include "seal.h"
 
 #define XXH_INLINE_ALL
@@ -35,8 +36,9 @@ enum {
 	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
 };
 
-#define REFUSE_MIN_NS ((uint64_t)1000000000u)
-#define REFUSE_MAX_NS ((uint64_t)64000000000u)
+#define REFUSE_MIN_NS	((uint64_t)1000000000u)
+#define REFUSE_MAX_NS	((uint64_t)64000000000u)
+#define SAY_INTERVAL_NS ((uint64_t)60000000000u)
 
 /* Whose a transfer is: the first member of every owner. */
 enum owner_kind { OWNER_FETCH, OWNER_BATCH, OWNER_CLEANER, OWNER_SINGLE };
@@ -88,6 +90,8 @@ struct larder_file {
 	struct cleaner cleaner;
 	_Atomic unsigned writing;
 	uint64_t refuse_ns, refuse_until_ns;
+	uint64_t said_at_ns; /* when it was last said that the device refuses */
+	int said;	     /* it has been said, and not yet that it is over */
 };
 
 enum { BUFFERS_BYTES = BATCHES * BATCH_BYTES + DISK_LOG_SEGMENT_BYTES + BATCH_BYTES };
@@ -344,6 +348,22 @@ static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t han
 	return err;
 }
 
+/* Only what is lost for good is said here: the page is named by whoever wanted it. */
+static void report_unreadable(const struct larder_file *f, uint64_t handle, int err)
+{
+	disk_log_place place = disk_log_place_now(&f->log, handle);
+	struct larder_text t = { 0 };
+
+	text_string(&t, "swap: ");
+	text_number(&t, disk_log_bytes(place));
+	text_string(&t, " bytes at offset ");
+	text_number(&t, disk_log_offset(place));
+	text_string(&t, err == -EBADMSG ? " are not what was written there (errno " : " cannot be read (errno ");
+	text_signed(&t, -err);
+	text_string(&t, ")");
+	log_line(&t);
+}
+
 static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
 {
 	struct larder_file *f = backend;
@@ -354,6 +374,8 @@ static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
 			__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
 		err = read_once(f, scratch, handle, page);
 	}
+	if (err)
+		report_unreadable(f, handle, err);
 	return err;
 }
 
@@ -527,6 +549,34 @@ static void file_drop(void *backend, uint64_t handle)
 
 /* ---- a device that fails ---- */
 
+/* Once in a while: a device that fails now and then would fill the log. */
+static void report_refusal(struct larder_file *f, int err)
+{
+	uint64_t now = sys_now_ns();
+	struct larder_text t = { 0 };
+
+	if (f->said || (f->said_at_ns && now - f->said_at_ns < SAY_INTERVAL_NS))
+		return;
+	f->said = 1;
+	f->said_at_ns = now;
+	text_string(&t, "swap: writing has failed (errno ");
+	text_signed(&t, -err);
+	text_string(&t, err == -ENOSPC ? ": the filesystem is full" : "");
+	text_string(&t, "); pages stay in RAM until it works again");
+	log_line(&t);
+}
+
+static void report_recovery(struct larder_file *f)
+{
+	struct larder_text t = { 0 };
+
+	if (!f->said)
+		return;
+	f->said = 0;
+	text_string(&t, "swap: writing works again");
+	log_line(&t);
+}
+
 /* A device that has failed is left alone for a second, then for twice as long each time. */
 static void refuse(struct larder_file *f, int err)
 {
@@ -536,12 +586,14 @@ static void refuse(struct larder_file *f, int err)
 	if (f->refuse_ns > REFUSE_MAX_NS)
 		f->refuse_ns = REFUSE_MAX_NS;
 	f->refuse_until_ns = sys_now_ns() + f->refuse_ns;
+	report_refusal(f, err);
 	__atomic_store_n(&f->stats->refusing, (uint64_t)-err, __ATOMIC_RELAXED);
 }
 
 static void has_written(struct larder_file *f)
 {
 	f->refuse_ns = f->refuse_until_ns = 0;
+	report_recovery(f);
 	__atomic_store_n(&f->stats->refusing, 0, __ATOMIC_RELAXED);
 }
 
