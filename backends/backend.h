@@ -150,12 +150,18 @@ struct larder_backend_ops {
 	 * FUTEX_WAKE_PRIVATE; NULL: no matter), or timeout_ns (0 = no limit) is over. May return for no reason. */
 	void (*wait)(void *backend, void *scratch, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 
+	/* Sleep until a fetch can be reaped, or a message of `bytes` could be read from fd into `message`. Returns what
+	 * that read said, or 0: it goes on, to be asked for again with the same arguments, while expects() says so. A
+	 * thread uses this or wait(), not both. */
+	int (*wait_and_read)(void *backend, void *scratch, int fd, void *message, unsigned bytes);
+	int (*expects)(const void *scratch);
+
 	/* Page i of a reaped fetch: as get(), trying again where it failed. */
 	int (*fetch_page)(void *backend, void *scratch, struct larder_fetch *fetch, unsigned i, void *page);
 	void (*fetch_end)(void *backend, void *scratch, struct larder_fetch *fetch);
 
-	/* Do the blocks that hold `handle` hold all of `other`, too? Then reading both costs no more than reading one.
-	 */
+	/* Do the blocks that are read for `handle` hold all of `other`, too? Then reading both costs no more than
+	 * reading one. */
 	int (*shares_blocks)(void *backend, uint64_t handle, uint64_t other);
 
 	/* Is what was kept under `handle` the content of `page`? Compares a 64-bit checksum with a secret seed. */

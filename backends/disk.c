@@ -173,6 +173,7 @@ int disk_queue_open(struct disk_queue *q, struct larder_disk *d, unsigned depth,
 	q->completed = NULL;
 	q->completed_end = &q->completed;
 	q->waits_for_event = 0;
+	q->event_result = 0;
 	q->registered_file = io_uring_register_files(&q->ring, &d->fd, 1) == 0;
 	q->registered = NULL;
 	if (buffers && io_uring_register_buffers(&q->ring, &all, 1) == 0) {
@@ -351,6 +352,7 @@ static void take_completion(struct disk_queue *q, const struct io_uring_cqe *cqe
 
 	if (!t) {
 		q->waits_for_event = 0;
+		q->event_result = cqe->res;
 		return;
 	}
 	switch (t->phase) {
@@ -433,6 +435,7 @@ void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint
 		ask_for_event(q, word, seen);
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, timeout_ns ? &t : NULL, NULL);
 	take_completions(q);
+	q->event_result = 0; /* the futex says nothing more */
 }
 
 static void wait_for_completion(struct disk_queue *q)
@@ -441,6 +444,26 @@ static void wait_for_completion(struct disk_queue *q)
 
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, NULL, NULL);
 	take_completions(q);
+}
+
+int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes)
+{
+	struct io_uring_sqe *sqe;
+	int32_t result;
+
+	if (!disk_expects(q)) {
+		q->waits_for_event = 1;
+		sqe = entry(q);
+		io_uring_prep_read(sqe, fd, buffer, bytes, (uint64_t)-1);
+		io_uring_sqe_set_data(sqe, NULL);
+	}
+	if (q->completed || q->event_result)
+		disk_flush(q);
+	else
+		wait_for_completion(q);
+	result = q->event_result;
+	q->event_result = 0;
+	return result;
 }
 
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)

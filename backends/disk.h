@@ -89,7 +89,8 @@ struct disk_queue {
 	uint64_t registered_bytes;
 	struct disk_transfer *completed; /* reaped but not asked for yet, oldest first; NULL = none */
 	struct disk_transfer **completed_end;
-	uint8_t waits_for_event;
+	uint8_t waits_for_event; /* a wait for a futex, or a read of a descriptor, is with the kernel */
+	int32_t event_result;	 /* of that read; 0 = there is none */
 };
 
 /*
@@ -115,6 +116,17 @@ struct disk_transfer *disk_reap(struct disk_queue *q);
  * futex wake, private), or timeout_ns (0 = no limit) is over. Returns at once when there is something to reap.
  */
 void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
+
+/*
+ * Flush, then sleep until something has completed or `bytes` could be read from fd into `buffer`. Returns what the read
+ * said, or 0: it goes on, and is asked for again, with the same arguments, by the next call; until then disk_expects().
+ */
+int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes);
+
+static inline int disk_expects(const struct disk_queue *q)
+{
+	return q->waits_for_event || q->event_result;
+}
 
 /* Submit one transfer and wait for it; others that complete meanwhile wait to be reaped. Returns its result. */
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t);

@@ -32,6 +32,7 @@ enum {
 	RUN_GAP_BYTES = 16 << 10,
 	RUN_MAX_BYTES = 256 << 10,
 	TRIES = 3,
+	READ_BYTES = 4096,
 	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
 	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
 };
@@ -82,6 +83,7 @@ struct larder_file {
 	struct disk_log log;
 	struct larder_seal *seal; /* NULL = nothing is encrypted */
 	uint64_t seed;
+	uint32_t read_bytes; /* reads are of multiples of it */
 	struct larder_disk_stats *stats;
 
 	/* the writer's */
@@ -172,6 +174,7 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 		return err;
 	}
 	set_buffers(f);
+	f->read_bytes = f->disk.block_bytes > READ_BYTES ? f->disk.block_bytes : READ_BYTES;
 	f->stats->limit_bytes = f->disk.bytes;
 	f->stats->is_device = (uint64_t)f->disk.is_device;
 	f->stats->is_encrypted = f->seal != NULL;
@@ -268,15 +271,16 @@ static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t hand
 	return -EBADMSG;
 }
 
+/* What is read for an object: a device that is asked for less than 4 KiB is no faster, and what lies around the object
+ * comes for nothing. */
 static uint64_t block_start(const struct larder_file *f, disk_log_place place)
 {
-	return disk_log_offset(place) & ~(uint64_t)(f->disk.block_bytes - 1);
+	return disk_log_offset(place) & ~(uint64_t)(f->read_bytes - 1);
 }
 
 static uint64_t block_end(const struct larder_file *f, disk_log_place place)
 {
-	return (disk_log_offset(place) + disk_log_bytes(place) + f->disk.block_bytes - 1) &
-	       ~(uint64_t)(f->disk.block_bytes - 1);
+	return (disk_log_offset(place) + disk_log_bytes(place) + f->read_bytes - 1) & ~(uint64_t)(f->read_bytes - 1);
 }
 
 /* ---- what has completed ---- */
@@ -325,6 +329,19 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 		disk_flush(&s->queue);
 	else
 		disk_wait(&s->queue, word, seen, timeout_ns);
+}
+
+static int file_wait_and_read(void *backend, void *scratch, int fd, void *message, unsigned bytes)
+{
+	struct file_scratch *s = scratch;
+
+	(void)backend;
+	return s->reaped ? 0 : disk_wait_and_read(&s->queue, fd, message, bytes);
+}
+
+static int file_expects(const void *scratch)
+{
+	return disk_expects(&((const struct file_scratch *)scratch)->queue);
 }
 
 /* ---- one page, now ---- */
@@ -926,6 +943,8 @@ const struct larder_backend_ops larder_backend_file = {
 	.fetch_flush = file_fetch_flush,
 	.fetch_reap = file_fetch_reap,
 	.wait = file_wait,
+	.wait_and_read = file_wait_and_read,
+	.expects = file_expects,
 	.fetch_page = file_fetch_page,
 	.fetch_end = file_fetch_end,
 	.shares_blocks = file_shares_blocks,

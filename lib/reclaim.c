@@ -560,7 +560,7 @@ static void restore_pass(struct larder_reclaim *r, int ahead)
 		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, 0,
 				    words);
 		if (n && restore_needs_disk(m, words[0])) {
-			if (swap_in(m, i, words, n, 0, 0, 0)) {
+			if (swap_in(m, &r->restorer, i, words, n, &(struct swap_in_request){ 0 })) {
 				restore_give_up(m, &r->restorer, i, words, n);
 				sys_yield();
 			} else if (ahead) {

@@ -125,7 +125,9 @@ static void wait_for_room(unsigned pool)
 static void wait_while_busy(size_t index)
 {
 	for (unsigned spins = 0; page_is_busy(page_load(&memory->region.pages[index])); spins++)
-		if (spins < BUSY_SPINS)
+		if (memory->store.disk) /* it is probably being read */
+			swap_in_await(memory, index, BUSY_POLL_NS);
+		else if (spins < BUSY_SPINS)
 			sys_yield();
 		else
 			sys_sleep_ns(BUSY_POLL_NS);
