@@ -7,6 +7,7 @@
  */
 #include "disk.h"
 
+#include "limit.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -114,7 +115,8 @@ static long open_device(const char *path, uint64_t *bytes)
 		sys_close((int)fd);
 		return err;
 	}
-	*bytes = *bytes ? *bytes : has;
+	if (*bytes == 0)
+		*bytes = has < LARDER_SWAP_MAX_BYTES ? has : LARDER_SWAP_MAX_BYTES;
 	return fd;
 }
 

@@ -44,7 +44,7 @@ struct larder_disk {
 /* Where: a directory for a file without a name, or a block device. One of them is NULL. */
 struct disk_place {
 	const char *dir, *device;
-	uint64_t bytes; /* of the file, at most; 0 for a device: all of it */
+	uint64_t bytes; /* of the file, at most; 0 for a device: all of it, up to LARDER_SWAP_MAX_BYTES */
 };
 
 /*

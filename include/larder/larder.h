@@ -42,7 +42,7 @@ struct larder_options {
 	 * RAM. Copied.
 	 */
 	const char *swap_dir, *swap_device;
-	uint64_t swap_bytes; /* how large it may become, 64 MiB at least; 0 = all of the device, or for a file 8 GiB */
+	uint64_t swap_bytes; /* how large it may become, 64 MiB to 16 TiB; 0 = all of the device, or for a file 8 GiB */
 };
 
 /* Purge volatile memory for the limits and on request only, not when memory is short outside this process. */
