@@ -109,7 +109,7 @@ static long open_device(const char *path, uint64_t *bytes)
 		return fd;
 	if (sys_ioctl((int)fd, BLKGETSIZE64, &has) < 0)
 		err = -ENOTBLK;
-	else if (has < *bytes)
+	else if (has < *bytes || has < LARDER_SWAP_MIN_BYTES)
 		err = -ENOSPC;
 	if (err) {
 		sys_close((int)fd);

@@ -50,7 +50,8 @@ struct disk_place {
 /*
  * Open it. A file has mode 0600 and no name: it vanishes with the last descriptor. A device must not be in use
  * (O_EXCL). returns 0; -EOPNOTSUPP: no O_DIRECT there; -EBUSY: the device is in use; -ENOTBLK: no block device;
- * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes; else open(2)'s error.
+ * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes, or than LARDER_SWAP_MIN_BYTES;
+ * else open(2)'s error.
  */
 int disk_open(struct larder_disk *d, const struct disk_place *place);
 void disk_close(struct larder_disk *d);
