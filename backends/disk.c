@@ -120,6 +120,20 @@ static long open_device(const char *path, uint64_t *bytes)
 	return fd;
 }
 
+void disk_await_device(const char *path, uint64_t timeout_ns)
+{
+	uint64_t end = sys_now_ns() + timeout_ns;
+	long fd;
+
+	do {
+		fd = open_at(path, O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
+		if (fd == -EBUSY)
+			sys_sleep_ns(5000000);
+	} while (fd == -EBUSY && sys_now_ns() < end);
+	if (fd >= 0)
+		sys_close((int)fd);
+}
+
 int disk_open(struct larder_disk *d, const struct disk_place *place)
 {
 	long fd;

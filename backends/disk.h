@@ -56,6 +56,13 @@ struct disk_place {
 int disk_open(struct larder_disk *d, const struct disk_place *place);
 void disk_close(struct larder_disk *d);
 
+/*
+ * Wait until a device is not in use, or timeout_ns is over. When a process ends, or executes another program, the
+ * kernel takes its rings apart in the background: its device is in use for some 10 ms more.
+ */
+enum { DISK_RELEASE_NS = 2000000000 };
+void disk_await_device(const char *path, uint64_t timeout_ns);
+
 /* Give the space of a range of the file back to its filesystem. Nothing to do for a device. Returns 0 or an errno. */
 int disk_punch(struct larder_disk *d, uint64_t offset, uint64_t bytes);
 

@@ -16,6 +16,7 @@
  * libc's and jemalloc's; each does its part and calls on.
  */
 #include "api.h"
+#include "disk.h"
 #include "explain.h"
 #include "limit.h"
 #include "log.h"
@@ -68,14 +69,21 @@ static int program_uses_jemalloc(void)
 	return err == 0;
 }
 
-/* The process that `larder run` started must run under Larder or not at all; others go on without. */
-__attribute__((format(printf, 1, 2))) static void failed(const char *format, ...)
+/* Is this the process that `larder run` started, whatever it has executed since? */
+static int is_first_process(void)
 {
 	const char *pid = getenv("LARDER_PID");
+
+	return pid && strtol(pid, NULL, 10) == (long)getpid();
+}
+
+/* The first process must run under Larder or not at all; others go on without. */
+__attribute__((format(printf, 1, 2))) static void failed(const char *format, ...)
+{
 	char message[1024];
 	va_list args;
 
-	if (!pid || strtol(pid, NULL, 10) != (long)getpid())
+	if (!is_first_process())
 		return;
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
@@ -156,6 +164,8 @@ __attribute__((constructor)) static void preload_start(void)
 	log_open(getenv("LARDER_LOG"));
 	if (read_limit(&options) < 0 || read_swap(&options) < 0)
 		return;
+	if (options.swap_device && is_first_process())
+		disk_await_device(options.swap_device, DISK_RELEASE_NS); /* what ran here before may have had it */
 	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
 	if (err)
 		cannot_start(&options, err);

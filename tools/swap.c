@@ -62,6 +62,8 @@ static int try_to_open(const struct disk_place *place)
 	struct larder_disk disk;
 	int err = place->device ? check_device_kind(place->device) : 0;
 
+	if (!err && place->device)
+		disk_await_device(place->device, DISK_RELEASE_NS); /* the same program may have ended just now */
 	if (!err)
 		err = disk_open(&disk, place);
 	if (!err)
