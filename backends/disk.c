@@ -7,6 +7,7 @@
  */
 #include "disk.h"
 
+#include "limit.h"
 #include "stats.h"
 #include "sys.h"
 
@@ -108,14 +109,29 @@ static long open_device(const char *path, uint64_t *bytes)
 		return fd;
 	if (sys_ioctl((int)fd, BLKGETSIZE64, &has) < 0)
 		err = -ENOTBLK;
-	else if (has < *bytes)
+	else if (has < *bytes || has < LARDER_SWAP_MIN_BYTES)
 		err = -ENOSPC;
 	if (err) {
 		sys_close((int)fd);
 		return err;
 	}
-	*bytes = *bytes ? *bytes : has;
+	if (*bytes == 0)
+		*bytes = has < LARDER_SWAP_MAX_BYTES ? has : LARDER_SWAP_MAX_BYTES;
 	return fd;
+}
+
+void disk_await_device(const char *path, uint64_t timeout_ns)
+{
+	uint64_t end = sys_now_ns() + timeout_ns;
+	long fd;
+
+	do {
+		fd = open_at(path, O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
+		if (fd == -EBUSY)
+			sys_sleep_ns(5000000);
+	} while (fd == -EBUSY && sys_now_ns() < end);
+	if (fd >= 0)
+		sys_close((int)fd);
 }
 
 int disk_open(struct larder_disk *d, const struct disk_place *place)

@@ -44,16 +44,24 @@ struct larder_disk {
 /* Where: a directory for a file without a name, or a block device. One of them is NULL. */
 struct disk_place {
 	const char *dir, *device;
-	uint64_t bytes; /* of the file, at most; 0 for a device: all of it */
+	uint64_t bytes; /* of the file, at most; 0 for a device: all of it, up to LARDER_SWAP_MAX_BYTES */
 };
 
 /*
  * Open it. A file has mode 0600 and no name: it vanishes with the last descriptor. A device must not be in use
  * (O_EXCL). returns 0; -EOPNOTSUPP: no O_DIRECT there; -EBUSY: the device is in use; -ENOTBLK: no block device;
- * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes; else open(2)'s error.
+ * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes, or than LARDER_SWAP_MIN_BYTES;
+ * else open(2)'s error.
  */
 int disk_open(struct larder_disk *d, const struct disk_place *place);
 void disk_close(struct larder_disk *d);
+
+/*
+ * Wait until a device is not in use, or timeout_ns is over. When a process ends, or executes another program, the
+ * kernel takes its rings apart in the background: its device is in use for some 10 ms more.
+ */
+enum { DISK_RELEASE_NS = 2000000000 };
+void disk_await_device(const char *path, uint64_t timeout_ns);
 
 /* Give the space of a range of the file back to its filesystem. Nothing to do for a device. Returns 0 or an errno. */
 int disk_punch(struct larder_disk *d, uint64_t offset, uint64_t bytes);
