@@ -14,7 +14,6 @@
 #include "log.h"
 #include "seal.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 enum {
