@@ -156,6 +156,13 @@ struct larder_backend_ops {
 	int (*wait_and_read)(void *backend, void *scratch, int fd, void *message, unsigned bytes);
 	int (*expects)(const void *scratch);
 
+	/* For program threads, which cannot use what belongs to internal ones: a descriptor of their own, which the
+	 * caller closes, or a negative errno; and reading a fetch with it, waiting for the device. Returns 0 when all
+	 * of it is in `pages`, or the first error: nothing is tried again, and the descriptor may mean something else
+	 * by now. */
+	int (*reopen)(const void *backend);
+	int (*fetch_now)(void *backend, void *scratch, int fd, struct larder_fetch *fetch, char *pages);
+
 	/* Page i of a reaped fetch: as get(), trying again where it failed. */
 	int (*fetch_page)(void *backend, void *scratch, struct larder_fetch *fetch, unsigned i, void *page);
 	void (*fetch_end)(void *backend, void *scratch, struct larder_fetch *fetch);

@@ -10,6 +10,7 @@
 #include "limit.h"
 #include "stats.h"
 #include "sys.h"
+#include "text.h"
 
 #include <linux/fs.h>
 #include <linux/ioprio.h>
@@ -144,6 +145,7 @@ int disk_open(struct larder_disk *d, const struct disk_place *place)
 	if (fd < 0)
 		return (int)fd;
 	d->fd = (int)fd;
+	d->opener = sys_gettid();
 	d->block_bytes = block_of(fd, d->is_device);
 	return 0;
 }
@@ -274,9 +276,9 @@ static void ask(struct disk_queue *q, struct disk_transfer *t)
 	io_uring_sqe_set_data(sqe, t);
 }
 
-static void count_begun(const struct disk_queue *q, const struct disk_transfer *t)
+static void count_begun(const struct larder_disk *d, const struct disk_transfer *t)
 {
-	struct larder_disk_stats *s = q->disk->stats;
+	struct larder_disk_stats *s = d->stats;
 	uint64_t now;
 
 	if (t->kind == DISK_WRITE) {
@@ -288,9 +290,9 @@ static void count_begun(const struct disk_queue *q, const struct disk_transfer *
 		__atomic_store_n(&s->peak_reads_in_flight, now, __ATOMIC_RELAXED);
 }
 
-static void count_ended(const struct disk_queue *q, const struct disk_transfer *t)
+static void count_ended(const struct larder_disk *d, const struct disk_transfer *t)
 {
-	struct larder_disk_stats *s = q->disk->stats;
+	struct larder_disk_stats *s = d->stats;
 	unsigned bucket = stats_latency_bucket(sys_now_ns() - t->started_ns);
 	int is_read = t->kind == DISK_READ;
 
@@ -302,18 +304,33 @@ static void count_ended(const struct disk_queue *q, const struct disk_transfer *
 		count(is_read ? &s->read_errors : &s->write_errors, 1);
 }
 
-int disk_submit(struct disk_queue *q, struct disk_transfer *t)
+static void begin(struct larder_disk *d, struct disk_transfer *t)
 {
-	const struct disk_seam *seam = q->disk->seam;
+	const struct disk_seam *seam = d->seam;
 
-	if (q->in_flight >= q->depth)
-		return -EBUSY;
-	q->in_flight++;
 	t->done = 0;
 	t->delay_ns = 0;
 	t->started_ns = sys_now_ns();
 	t->forced = seam && seam->submit ? seam->submit(seam->arg, t, &t->delay_ns) : 0;
-	count_begun(q, t);
+	count_begun(d, t);
+}
+
+static void complete(struct larder_disk *d, struct disk_transfer *t, int32_t result)
+{
+	const struct disk_seam *seam = d->seam;
+
+	t->result = result;
+	if (seam && seam->complete)
+		seam->complete(seam->arg, t);
+	count_ended(d, t);
+}
+
+int disk_submit(struct disk_queue *q, struct disk_transfer *t)
+{
+	if (q->in_flight >= q->depth)
+		return -EBUSY;
+	q->in_flight++;
+	begin(q->disk, t);
 	ask(q, t);
 	return 0;
 }
@@ -326,16 +343,18 @@ void disk_flush(struct disk_queue *q)
 
 static void end(struct disk_queue *q, struct disk_transfer *t, int32_t result)
 {
-	const struct disk_seam *seam = q->disk->seam;
-
-	t->result = result;
+	complete(q->disk, t, result);
 	t->next = NULL;
-	if (seam && seam->complete)
-		seam->complete(seam->arg, t);
-	count_ended(q, t);
 	q->in_flight--;
 	*q->completed_end = t;
 	q->completed_end = &t->next;
+}
+
+/* Beyond the end of a file there is what is in its holes. */
+static void read_nothing(struct disk_transfer *t)
+{
+	__builtin_memset((char *)t->buffer + t->done, 0, t->bytes - t->done);
+	t->done = t->bytes;
 }
 
 static void transferred(struct disk_queue *q, struct disk_transfer *t, int32_t bytes)
@@ -344,10 +363,10 @@ static void transferred(struct disk_queue *q, struct disk_transfer *t, int32_t b
 		ask(q, t);
 		return;
 	}
-	if (bytes == 0 && t->kind == DISK_READ &&
-	    !q->disk->is_device) { /* beyond the end of a file, as in a hole of it */
-		__builtin_memset((char *)t->buffer + t->done, 0, t->bytes - t->done);
-		bytes = (int32_t)(t->bytes - t->done);
+	if (bytes == 0 && t->kind == DISK_READ && !q->disk->is_device) {
+		read_nothing(t);
+		end(q, t, (int32_t)t->bytes);
+		return;
 	}
 	if (bytes <= 0) {
 		end(q, t, bytes ? bytes : -EIO);
@@ -499,4 +518,50 @@ int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)
 	if (!*link)
 		q->completed_end = before ? &before->next : &q->completed;
 	return t->result;
+}
+
+/* ---- program threads ---- */
+
+int disk_reopen(const struct larder_disk *d)
+{
+	struct larder_text path = { 0 };
+
+	text_string(&path, "/proc/self/task/");
+	text_number(&path, (uint64_t)d->opener);
+	text_string(&path, "/fd/");
+	text_number(&path, (uint64_t)d->fd);
+	path.bytes[path.length] = 0;
+	return (int)open_at(path.bytes, O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+/* Returns as pread(2), all of it in one piece or as the seam wants it. */
+static long read_some(int fd, struct disk_transfer *t)
+{
+	uint32_t bytes = t->bytes - t->done;
+
+	if (t->forced > 0 && (uint32_t)t->forced < bytes)
+		bytes = (uint32_t)t->forced;
+	t->forced = 0;
+	return sys_pread(fd, (char *)t->buffer + t->done, bytes, (off_t)(t->offset + t->done));
+}
+
+void disk_read_now(struct larder_disk *d, int fd, struct disk_transfer *t)
+{
+	long n = 1;
+
+	begin(d, t);
+	if (t->delay_ns)
+		sys_sleep_ns(t->delay_ns);
+	if (t->forced < 0)
+		n = t->forced;
+	while (n > 0 && t->done < t->bytes) {
+		n = read_some(fd, t);
+		if (n > 0)
+			t->done += (uint32_t)n;
+		else if (n == 0 && !d->is_device)
+			read_nothing(t);
+		else if (n == -EINTR)
+			n = 1;
+	}
+	complete(d, t, t->done == t->bytes ? (int32_t)t->bytes : n < 0 ? (int32_t)n : -EIO);
 }

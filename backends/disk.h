@@ -33,7 +33,8 @@ struct disk_seam {
 };
 
 struct larder_disk {
-	int fd;
+	int fd;	    /* in the internal threads' table */
+	int opener; /* thread that has that table for good */
 	int is_device;
 	uint32_t block_bytes; /* offsets and sizes of transfers, and addresses of buffers, are multiples of it */
 	uint64_t bytes;	      /* of the device; of a file: as far as it may grow */
@@ -138,5 +139,14 @@ static inline int disk_expects(const struct disk_queue *q)
 
 /* Submit one transfer and wait for it; others that complete meanwhile wait to be reaped. Returns its result. */
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t);
+
+/* ---- for program threads, which have no queue ---- */
+
+/* A descriptor for reading in the calling thread's own table, which the caller closes; or a negative errno. */
+int disk_reopen(const struct larder_disk *d);
+
+/* Read through it, waiting for the device. The result is as above; a descriptor that means something else by now gives
+ * an error, or bytes that are not what was written. */
+void disk_read_now(struct larder_disk *d, int fd, struct disk_transfer *t);
 
 #endif

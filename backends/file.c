@@ -32,6 +32,7 @@ enum {
 	RUN_MAX_BYTES = 256 << 10,
 	TRIES = 3,
 	READ_BYTES = 4096,
+	DIRECT_BYTES = 16 << 10,
 	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
 	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
 };
@@ -124,6 +125,7 @@ struct file_scratch {
 	struct fetch_state fetches[FETCHES];
 	struct owner single_owner;
 	char object[SEALED_MAX_BYTES], page[LARDER_PAGE_BYTES];
+	_Alignas(4096) char direct[DIRECT_BYTES]; /* program threads */
 };
 
 /* ---- opening ---- */
@@ -392,6 +394,51 @@ static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
 	}
 	if (err)
 		report_unreadable(f, handle, err);
+	return err;
+}
+
+/* ---- program threads ---- */
+
+static int file_reopen(const void *backend)
+{
+	return disk_reopen(&((const struct larder_file *)backend)->disk);
+}
+
+/* Read the blocks from the first page's on that the fetch's pages lie in, all of which must be pinned. */
+static int read_span(struct larder_file *f, struct file_scratch *s, int fd, const struct larder_fetch *fetch,
+		     const disk_log_place *places, char *pages)
+{
+	struct disk_transfer t = { .offset = UINT64_MAX, .buffer = s->direct, .kind = DISK_READ };
+	uint64_t end = 0;
+	int err = 0;
+
+	for (unsigned i = 0; i < fetch->pages; i++) {
+		t.offset = block_start(f, places[i]) < t.offset ? block_start(f, places[i]) : t.offset;
+		end = block_end(f, places[i]) > end ? block_end(f, places[i]) : end;
+	}
+	if (end - t.offset > DIRECT_BYTES)
+		return -E2BIG;
+	t.bytes = (uint32_t)(end - t.offset);
+	disk_read_now(&f->disk, fd, &t);
+	if (t.result < 0)
+		return t.result;
+	for (unsigned i = 0; i < fetch->pages && !err; i++)
+		err = get_page(f, s, fetch->handles[i], places[i], s->direct + (disk_log_offset(places[i]) - t.offset),
+			       pages + i * LARDER_PAGE_BYTES);
+	return err;
+}
+
+static int file_fetch_now(void *backend, void *scratch, int fd, struct larder_fetch *fetch, char *pages)
+{
+	struct larder_file *f = backend;
+	disk_log_place places[LARDER_FETCH_MAX_PAGES];
+	int err;
+
+	for (unsigned i = 0; i < fetch->pages; i++)
+		places[i] = disk_log_pin(&f->log, fetch->handles[i]);
+	err = read_span(f, scratch, fd, fetch, places, pages);
+	for (unsigned i = 0; i < fetch->pages; i++)
+		disk_log_unpin(&f->log, places[i]);
 	return err;
 }
 
@@ -942,6 +989,8 @@ const struct larder_backend_ops larder_backend_file = {
 	.fetch_flush = file_fetch_flush,
 	.fetch_reap = file_fetch_reap,
 	.wait = file_wait,
+	.reopen = file_reopen,
+	.fetch_now = file_fetch_now,
 	.wait_and_read = file_wait_and_read,
 	.expects = file_expects,
 	.fetch_page = file_fetch_page,

@@ -88,32 +88,61 @@ static size_t read_ahead(struct larder_memory *m, struct larder_restorer *w, siz
 	return done;
 }
 
-enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index,
-				     uint64_t since_ns, int written)
+/* Pages around a fault that one read brings, all owned. */
+struct cluster {
+	size_t first, pages;
+	uint64_t *words, all[2 * NEIGHBOURS_MAX + 1];
+};
+
+/* Returns 0 when the page at `index` cannot be had: it has changed. */
+static size_t acquire_cluster(struct larder_memory *m, struct larder_restorer *w, size_t index, struct cluster *c)
 {
-	const struct swap_in_request request = {
-		.since_ns = since_ns, .wanted = index, .credit = CREDIT_STORED, .written = written
-	};
-	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1, window = window_behind(m, index);
-	uint64_t all[2 * NEIGHBOURS_MAX + 1], *words = all + NEIGHBOURS_MAX;
+	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1;
+	uint64_t *words = c->all + NEIGHBOURS_MAX;
 
 	if (!acquire(m, w, index, words))
-		return RESOLVE_AGAIN;
+		return 0;
 	while (before < NEIGHBOURS_MAX && before < in_chunk &&
 	       acquire_neighbour(m, w, index - before - 1, index, words - before - 1))
 		before++;
 	while (end <= NEIGHBOURS_MAX && in_chunk + end < CHUNK_PAGES &&
 	       acquire_neighbour(m, w, index + end, index, words + end))
 		end++;
-	if (swap_in(m, w, index - before, words - before, before + end, &request)) {
-		restore_give_up(m, w, index - before, words - before, before + end);
-		return RESOLVE_FULL;
-	}
+	c->first = index - before;
+	c->words = words - before;
+	c->pages = before + end;
+	return c->pages;
+}
+
+/* Read what a fault wants; RESOLVE_DONE when it is there already. */
+static enum resolve_outcome read_cluster(struct larder_memory *m, struct larder_restorer *w, const struct cluster *c,
+					 const struct swap_in_request *request)
+{
+	if (w->disk_fd >= 0 && swap_in_now(m, w, c->first, c->words, c->pages, request) == 0)
+		return RESOLVE_DONE;
+	if (swap_in(m, w, c->first, c->words, c->pages, request) == 0)
+		return RESOLVE_READING;
+	restore_give_up(m, w, c->first, c->words, c->pages);
+	return RESOLVE_FULL;
+}
+
+enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index,
+				     uint64_t since_ns, int written)
+{
+	const struct swap_in_request request = {
+		.since_ns = since_ns, .wanted = index, .credit = CREDIT_STORED, .written = written
+	};
+	size_t window = window_behind(m, index), end;
+	struct cluster c;
+
+	if (!acquire_cluster(m, w, index, &c))
+		return RESOLVE_AGAIN;
 	STATS_ADD(faults_stored, 1);
+	end = c.first + c.pages;
 	if (window)
-		window = read_ahead(m, w, index + end, window);
-	expect(m, index + end + window, end + window);
-	return RESOLVE_READING;
+		window = read_ahead(m, w, end, window);
+	expect(m, end + window, end + window - index);
+	return read_cluster(m, w, &c, &request);
 }
 
 /* Does the window that was asked for last, and ends in this chunk, hold the page? */

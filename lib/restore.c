@@ -16,6 +16,7 @@ enum { RETRY_NS = 1000000 };
 int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd)
 {
 	w->uffd = uffd;
+	w->disk_fd = -1;
 	w->scratch = store_scratch(&m->store);
 	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
 	if (w->scratch && w->bounce)

@@ -17,6 +17,7 @@ struct larder_restorer {
 	int uffd;      /* in the thread's own descriptor table */
 	int internal;  /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
 	struct larder_reader *reader; /* the thread reads from disk by itself; NULL = it asks one of the readers */
+	int disk_fd;		      /* a program thread reads through it by itself; -1 = it asks a reader */
 	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
 };
 

@@ -18,7 +18,7 @@ enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 
 #define READ_SLICE_NS 1000000u
 
 static struct larder_memory *memory; /* NULL until open */
-static int program_uffd = -1;
+static int program_uffd = -1, program_disk = -1;
 static struct sigaction previous;
 
 /*
@@ -57,6 +57,7 @@ static struct larder_restorer *take_restorer(void)
 		sys_yield();
 	while (!w->bounce && restorer_open_program(w, memory, program_uffd) < 0)
 		sys_yield();
+	w->disk_fd = program_disk;
 	return w;
 }
 
@@ -287,6 +288,8 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
 		return err;
 	}
 	m->inline_uffd = (int)adopted;
+	if (m->store.disk) /* without, the readers read */
+		program_disk = m->store.disk->ops->reopen(m->store.disk->backend);
 	memory = m;
 	return 0;
 }

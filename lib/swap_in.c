@@ -107,6 +107,27 @@ int swap_in(struct larder_memory *m, struct larder_restorer *w, size_t first, co
 	return 0;
 }
 
+int swap_in_now(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		const struct swap_in_request *request)
+{
+	static const int no_errors[RESTORE_MAX_PAGES];
+	struct store_tier *tier = m->store.disk;
+	struct larder_fetch fetch = { .pages = (unsigned)n };
+	int err;
+
+	for (size_t i = 0; i < n; i++)
+		fetch.handles[i] = m->region.pages[first + i].handle;
+	err = tier->ops->fetch_now(tier->backend, store_scratch_of(tier, w->scratch), w->disk_fd, &fetch, w->bounce);
+	if (err) {
+		STATS_ADD(disk.retries, 1);
+		return err;
+	}
+	atomic_fetch_add_explicit(&tier->gets, n, memory_order_relaxed);
+	STATS_ADD(readahead, n - 1);
+	restore_contents(m, w, first, words, n, w->bounce, no_errors, request->wanted, request->credit);
+	return 0;
+}
+
 void swap_in_put_off(struct larder_memory *m)
 {
 	STATS_ADD(faults_throttled, 1);

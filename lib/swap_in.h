@@ -50,6 +50,11 @@ struct swap_in_request {
 int swap_in(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
 	    const struct swap_in_request *request);
 
+/* The same for what lies in the same blocks, by a program thread with a descriptor of its own. Returns 0 when it is
+ * done, or an errno: the caller still owns the pages, and a reader may have more success. */
+int swap_in_now(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		const struct swap_in_request *request);
+
 /* Leave a fault unanswered until a read is done; then the readers wake the region. Handlers. */
 void swap_in_put_off(struct larder_memory *m);
 

@@ -3,7 +3,7 @@
  * disk loses must raise SIGBUS, on exactly that page, until it is discarded; everything else must be right; and the
  * pages that are counted as poisoned must be those that are.
  *
- *   swap_race [--seconds N] [--threads N] [--seed N]
+ *   swap_race [--seconds N] [--threads N] [--seed N] [--inline]
  *
  * Exit status: 0, 1 wrong contents or counts, 2 usage. The seed is printed.
  */
@@ -30,6 +30,7 @@ static larder_pool *pool;
 static uint64_t generation[PAGES];
 static uint8_t lost[PAGES]; /* it raised SIGBUS and was not discarded since */
 static unsigned nthreads = 4;
+static int is_inline;
 static _Atomic int stop;
 static _Atomic uint64_t wrong, losses, reads, rewrites;
 
@@ -149,7 +150,9 @@ static int start(void)
 	seam = flaky_seam(&disk);
 	err = process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc, .seam = &seam });
 	if (!err)
-		err = larder_pool_create(&pool, NULL);
+		err = larder_pool_create(
+			&pool, &(struct larder_pool_options){ .fault_mode = is_inline ? LARDER_FAULT_INLINE
+										      : LARDER_FAULT_HANDLERS });
 	if (!err)
 		err = larder_pages_alloc(pool, (size_t)PAGES * PAGE, &p);
 	base = p;
@@ -187,6 +190,7 @@ int main(int argc, char **argv)
 	static const struct option known[] = { { "seconds", required_argument, NULL, 's' },
 					       { "threads", required_argument, NULL, 't' },
 					       { "seed", required_argument, NULL, 'r' },
+					       { "inline", no_argument, NULL, 'i' },
 					       { 0 } };
 	static const struct sigaction bus = { .sa_sigaction = on_bus, .sa_flags = SA_SIGINFO };
 	pthread_t threads[THREADS_MAX];
@@ -201,18 +205,20 @@ int main(int argc, char **argv)
 			nthreads = (unsigned)strtoul(optarg, NULL, 10);
 		else if (c == 'r')
 			disk.random = strtoull(optarg, NULL, 0);
+		else if (c == 'i')
+			is_inline = 1;
 		else
 			return 2;
 	if (nthreads == 0 || nthreads > THREADS_MAX)
 		return 2;
 	printf("swap_race: seed 0x%" PRIx64 "\n", (uint64_t)disk.random);
 	fflush(stdout);
+	sigaction(SIGBUS, &bus, NULL); /* Larder's handler, if there is one, calls it */
 	err = start();
 	if (err) {
 		fprintf(stderr, "swap_race: cannot start (%d)\n", err);
 		return 2;
 	}
-	sigaction(SIGBUS, &bus, NULL);
 	for (size_t i = 0; i < PAGES; i++)
 		fill(i);
 	for (unsigned i = 0; i < nthreads; i++)
