@@ -25,7 +25,7 @@ enum {
 
 	QUEUE_DEPTH = 128,
 	FETCHES = 64,
-	ARENA_BYTES = 1 << 20,
+	ARENA_BYTES = 256 << 10,
 	ARENA_UNIT = 4096,
 	ARENA_UNITS = ARENA_BYTES / ARENA_UNIT,
 	RUN_GAP_BYTES = 16 << 10,
@@ -83,7 +83,8 @@ struct larder_file {
 	struct disk_log log;
 	struct larder_seal *seal; /* NULL = nothing is encrypted */
 	uint64_t seed;
-	uint32_t read_bytes; /* reads are of multiples of it */
+	_Atomic unsigned threads; /* that have an arena */
+	uint32_t read_bytes;	  /* reads are of multiples of it */
 	struct larder_disk_stats *stats;
 
 	/* the writer's */
@@ -204,6 +205,8 @@ static int file_thread_open(void *backend, void *scratch)
 	err = disk_queue_open(&s->queue, &f->disk, QUEUE_DEPTH, s->arena, ARENA_BYTES + SINGLE_BYTES);
 	if (err)
 		sys_munmap(s->arena, ARENA_BYTES + SINGLE_BYTES);
+	else
+		atomic_fetch_add(&f->threads, 1);
 	return err;
 }
 
@@ -211,7 +214,7 @@ static void file_thread_close(void *backend, void *scratch)
 {
 	struct file_scratch *s = scratch;
 
-	(void)backend;
+	atomic_fetch_sub(&((struct larder_file *)backend)->threads, 1);
 	disk_queue_close(&s->queue);
 	sys_munmap(s->arena, ARENA_BYTES + SINGLE_BYTES);
 }
@@ -968,7 +971,8 @@ static void file_usage(const void *backend, struct larder_backend_usage *usage)
 		.objects = u.objects,
 		.stored_bytes = u.live_bytes,
 		.occupied_bytes = u.occupied_bytes,
-		.metadata_bytes = u.metadata_bytes + BUFFERS_BYTES,
+		.metadata_bytes = u.metadata_bytes + BUFFERS_BYTES +
+				  atomic_load(&f->threads) * (uint64_t)(ARENA_BYTES + SINGLE_BYTES),
 	};
 }
 

@@ -5,21 +5,33 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FIELD(name)                                                                                                    \
+#define FIELD(name, path)                                                                                              \
 	{                                                                                                              \
-#name, offsetof(struct larder_stat, name)                                                              \
+		path, offsetof(struct larder_stat, name)                                                               \
 	}
+/* Objects lie in objects: "of.in". */
 static const struct {
-	const char *name;
+	const char *path;
 	size_t offset;
 } fields[] = {
-	FIELD(limit_bytes),	  FIELD(usage_bytes), FIELD(peak_usage_bytes),
-	FIELD(allocated_bytes),	  FIELD(faults),      FIELD(faults_stored),
-	FIELD(refaults),	  FIELD(evictions),   FIELD(limit_unmet_events),
-	FIELD(compression_ratio),
+	FIELD(limit_bytes, "limit_bytes"),
+	FIELD(usage_bytes, "usage_bytes"),
+	FIELD(peak_usage_bytes, "peak_usage_bytes"),
+	FIELD(allocated_bytes, "allocated_bytes"),
+	FIELD(faults, "faults"),
+	FIELD(faults_stored, "faults_stored"),
+	FIELD(refaults, "refaults"),
+	FIELD(evictions, "evictions"),
+	FIELD(limit_unmet_events, "limit_unmet_events"),
+	FIELD(compression_ratio, "compression_ratio"),
+	FIELD(disk_live_bytes, "disk.live_bytes"),
+	FIELD(disk_reads, "disk.reads"),
+	FIELD(disk_write_bytes, "disk.write_bytes"),
+	FIELD(disk_read_p50_us, "disk.read_latency_us.p50"),
 };
 
 static void become_stat(const char *larder, pid_t pid, int out)
@@ -62,11 +74,20 @@ static int run_stat(const char *larder, pid_t pid, char *text, size_t room)
 	return status;
 }
 
-static double number(struct json_object *o, const char *name)
+static double number(struct json_object *o, const char *path)
 {
-	struct json_object *value;
+	char name[64];
 
-	return json_object_object_get_ex(o, name, &value) ? json_object_get_double(value) : NAN;
+	for (;;) {
+		size_t n = strcspn(path, ".");
+
+		snprintf(name, sizeof(name), "%.*s", (int)n, path);
+		if (!json_object_object_get_ex(o, name, &o))
+			return NAN;
+		if (!path[n])
+			return json_object_get_double(o);
+		path += n + 1;
+	}
 }
 
 int larder_stat_read(const char *larder, pid_t pid, struct larder_stat *s)
@@ -84,7 +105,7 @@ int larder_stat_read(const char *larder, pid_t pid, struct larder_stat *s)
 		return -1;
 	}
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-		*(double *)((char *)s + fields[i].offset) = number(o, fields[i].name);
+		*(double *)((char *)s + fields[i].offset) = number(o, fields[i].path);
 	json_object_put(o);
 	return 0;
 }

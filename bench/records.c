@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+int record_incompressible;
+
 size_t record_key(char key[RECORD_KEY_BYTES], uint32_t index)
 {
 	char *p = memcpy(key, "customer:", 9);
@@ -110,7 +112,7 @@ size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index
 	struct random r = start(seed, index, version);
 	size_t bytes = draw_bytes(&r);
 
-	if (random_below(&r, 10) == 0)
+	if (random_below(&r, 10) == 0 || record_incompressible)
 		fill_binary(value, bytes, &r);
 	else
 		fill_document(value, bytes, &r, index, version);

@@ -20,6 +20,9 @@ enum {
 	RECORD_KEY_BYTES = 24,
 };
 
+/* Not 0: all values are random bytes, which nothing compresses. Set before the first record is made. */
+extern int record_incompressible;
+
 /* The key's text and length. */
 size_t record_key(char key[RECORD_KEY_BYTES], uint32_t index);
 

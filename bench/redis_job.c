@@ -12,6 +12,7 @@
 #include "larder_stat.h"
 #include "latency.h"
 #include "redis_client.h"
+#include "records.h"
 #include "redis_server.h"
 
 #include <err.h>
@@ -36,14 +37,18 @@ static const char usage[] = "Usage: redis_job [--larder PATH] [OPTION...]\n"
 			    "  --seconds N       length of the mix (default 8)\n"
 			    "  --seed N          of the records and the keys (default 1)\n"
 			    "  --redis PATH      the server (default /usr/bin/redis-server)\n"
+			    "  --swap-dir DIR    larder run keeps cold pages in a file in DIR, too\n"
+			    "  --swap-encrypt    and encrypts them there\n"
+			    "  --incompressible  all values are random bytes\n"
 			    "  --plain-only      without Larder\n"
 			    "  --larder-only     only with Larder\n";
 
 struct options {
 	char larder[PATH_MAX];
-	const char *limit, *redis;
+	const char *limit, *redis, *swap_dir;
 	double megabytes, seconds;
 	uint64_t seed;
+	int swap_encrypt, incompressible;
 	int plain, managed; /* which runs to make */
 };
 
@@ -54,6 +59,7 @@ struct column {
 	double p50_us, p90_us, p99_us, p99_9_us, max_us;
 	double wrong, missing;
 	double limit_mib, usage_mib, faults, faults_mix, refaults, evictions, ratio;
+	double disk_mib, disk_reads, disk_read_us, written_mib;
 };
 
 /* ---- options ---- */
@@ -89,6 +95,9 @@ static void parse(int argc, char **argv, struct options *o)
 		{ "redis", required_argument, NULL, 'r' },
 		{ "plain-only", no_argument, &o->managed, 0 },
 		{ "larder-only", no_argument, &o->plain, 0 },
+		{ "swap-dir", required_argument, NULL, 'd' },
+		{ "swap-encrypt", no_argument, &o->swap_encrypt, 1 },
+		{ "incompressible", no_argument, &o->incompressible, 1 },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -115,6 +124,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'r':
 			o->redis = optarg;
+			break;
+		case 'd':
+			o->swap_dir = optarg;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -244,6 +256,24 @@ static void note_stats(struct column *column, const struct larder_stat *loaded, 
 	column->refaults = end->refaults;
 	column->evictions = end->evictions;
 	column->ratio = end->compression_ratio;
+	column->disk_mib = mixed->disk_live_bytes / MIB;
+	column->disk_reads = end->disk_reads;
+	column->disk_read_us = end->disk_read_p50_us;
+	column->written_mib = end->disk_write_bytes / MIB;
+}
+
+static void start_server(const struct options *o, int managed)
+{
+	const char *options[SERVER_OPTIONS_MAX + 1] = { "--limit", o->limit };
+	size_t n = 2;
+
+	if (o->swap_dir) {
+		options[n++] = "--swap-dir";
+		options[n++] = o->swap_dir;
+	}
+	if (o->swap_encrypt)
+		options[n++] = "--swap-encrypt";
+	server_start(o->redis, managed ? o->larder : NULL, options);
 }
 
 static struct column run(const struct options *o, int managed)
@@ -255,7 +285,7 @@ static struct column run(const struct options *o, int managed)
 	fprintf(stderr, "%s\n", managed ? "under larder run" : "plain");
 	column.wrong = column.missing = 0;
 	records_plan(&written, o->seed, (uint64_t)(o->megabytes * MIB));
-	server_start(o->redis, managed ? o->larder : NULL, o->limit);
+	start_server(o, managed);
 	load(&column, &written);
 	loaded = read_stat(o, managed);
 	mix(&column, &written, o->seconds);
@@ -302,6 +332,10 @@ static const struct row {
 	ROW("                   pages evicted", evictions, 0),
 	ROW("                   pages fetched back", refaults, 0),
 	ROW("                   compression ratio", ratio, 2),
+	ROW("disk               MiB held (mix)", disk_mib, 1),
+	ROW("                   MiB written", written_mib, 1),
+	ROW("                   reads", disk_reads, 0),
+	ROW("                   us a read, p50", disk_read_us, 1),
 };
 
 static double cell(const struct column *column, const struct row *row)
@@ -363,6 +397,15 @@ static int limit_is_held(const struct column *column)
 	return held;
 }
 
+/* With a place on disk, it must have been used. */
+static int disk_is_used(const struct options *o, const struct column *column)
+{
+	if (!o->swap_dir || isnan(column->wrong))
+		return 1;
+	printf("disk: %s\n", column->disk_reads > 0 ? "written to and read from" : "NOT USED");
+	return column->disk_reads > 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = { .limit = "50%",
@@ -378,6 +421,7 @@ int main(int argc, char **argv)
 	beside_this_program("larder", o.larder);
 	parse(argc, argv, &o);
 	check(&o);
+	record_incompressible = o.incompressible;
 	printf("%.0f MiB of records, mix of %.0f s, limit %s, seed %llu\n", o.megabytes, o.seconds, o.limit,
 	       (unsigned long long)o.seed);
 	fflush(stdout);
@@ -389,5 +433,6 @@ int main(int argc, char **argv)
 	good = values_are_right(&plain, "plain");
 	good &= values_are_right(&managed, "larder");
 	good &= limit_is_held(&managed);
+	good &= disk_is_used(&o, &managed);
 	return good ? 0 : 1;
 }

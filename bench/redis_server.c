@@ -103,9 +103,10 @@ static void redirect_output(void)
 }
 
 /* In the child. `larder run` becomes the program, so the pid stays the server's. */
-static void become_server(pid_t parent, const char *redis, const char *larder, const char *limit)
+static void become_server(pid_t parent, const char *redis, const char *larder, const char *const *options)
 {
-	const char *args[32] = { larder, "run", "--limit", limit, "--" };
+	const char *args[SERVER_OPTIONS_MAX + 32];
+	size_t n = 0;
 	const char *rest[] = {
 		redis, "--port",      "0",  "--unixsocket", server.socket,    "--save",	   "",	       "--appendonly",
 		"no",  "--daemonize", "no", "--dir",	    server.directory, "--logfile", server.log, NULL
@@ -115,7 +116,14 @@ static void become_server(pid_t parent, const char *redis, const char *larder, c
 	if (getppid() != parent)
 		_exit(127);
 	redirect_output();
-	memcpy(args + (larder ? 5 : 0), rest, sizeof(rest));
+	if (larder) {
+		args[n++] = larder;
+		args[n++] = "run";
+		while (*options && n < SERVER_OPTIONS_MAX + 2)
+			args[n++] = *options++;
+		args[n++] = "--";
+	}
+	memcpy(args + n, rest, sizeof(rest));
 	execv(args[0], (char *const *)args);
 	warn("cannot execute %s", args[0]);
 	_exit(127);
@@ -193,7 +201,7 @@ static void wait_until_it_answers(void)
 	}
 }
 
-void server_start(const char *redis, const char *larder, const char *limit)
+void server_start(const char *redis, const char *larder, const char *const *options)
 {
 	pid_t parent = getpid();
 
@@ -204,7 +212,7 @@ void server_start(const char *redis, const char *larder, const char *limit)
 	if (server.pid < 0)
 		err(2, "cannot fork");
 	if (server.pid == 0)
-		become_server(parent, redis, larder, limit);
+		become_server(parent, redis, larder, options);
 	wait_until_it_answers();
 }
 

@@ -12,11 +12,13 @@
 #include <sys/types.h>
 
 /*
- * Start `redis`; under `larder run --limit limit` when larder is not NULL. Returns when it answers on the socket.
+ * Start `redis`; under `larder run OPTION...` when larder is not NULL (options ends with NULL, and has no more than
+ * SERVER_OPTIONS_MAX). Returns when it answers on the socket.
  * Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server under Larder fails
  * otherwise.
  */
-void server_start(const char *redis, const char *larder, const char *limit);
+enum { SERVER_OPTIONS_MAX = 12 };
+void server_start(const char *redis, const char *larder, const char *const *options);
 
 /* Ask it to end, wait, remove the directory. */
 void server_stop(void);
