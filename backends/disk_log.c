@@ -267,7 +267,17 @@ disk_log_place disk_log_pin(struct disk_log *log, uint64_t handle)
 
 void disk_log_unpin(struct disk_log *log, disk_log_place place)
 {
-	if (atomic_fetch_sub(&disk_log_segment_at(log, disk_log_offset(place))->readers, 1) == 1)
+	disk_log_release(log, (int32_t)(disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES));
+}
+
+void disk_log_hold(struct disk_log *log, int32_t segment)
+{
+	atomic_fetch_add(&log->segments[segment].readers, 1);
+}
+
+void disk_log_release(struct disk_log *log, int32_t segment)
+{
+	if (atomic_fetch_sub(&log->segments[segment].readers, 1) == 1)
 		atomic_store(&log->emptied, 1);
 }
 

@@ -128,7 +128,12 @@ static inline struct disk_log_segment *disk_log_segment_at(const struct disk_log
 /* The segment that is best to clean now, or DISK_LOG_NO_SEGMENT. */
 int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns);
 
-/* An object has been copied from one place to another. Returns 1, or 0: it was dropped meanwhile. */
+/* Between the two, a segment is not freed, so that no place in it comes to mean another object. */
+void disk_log_hold(struct disk_log *log, int32_t segment);
+void disk_log_release(struct disk_log *log, int32_t segment);
+
+/* An object has been copied from one place, in a segment that has been held since before it was read, to another.
+ * Returns 1, or 0: it was dropped meanwhile. */
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset);
 
 /* Free the segments that hold nothing any more. */

@@ -691,6 +691,7 @@ static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_
 static void end_cleaning(struct larder_file *f)
 {
 	f->cleaner.step = CLEANER_IDLE;
+	disk_log_release(&f->log, f->cleaner.victim);
 	atomic_fetch_sub(&f->writing, 1);
 }
 
@@ -713,6 +714,7 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 	c->victim = disk_log_victim(&f->log, sys_now_ns());
 	if (c->victim == DISK_LOG_NO_SEGMENT)
 		return;
+	disk_log_hold(&f->log, c->victim);
 	c->next = 0;
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
