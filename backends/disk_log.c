@@ -156,11 +156,12 @@ int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare)
 
 /*
  * Cost-benefit of Sprite LFS: (1 - u) * age / (1 + u), where u is the share that is live, and which has to be read and
- * written again; and space that has been stable for long will stay free for long.
+ * written again; and space that has been stable for long will stay free for long. The share is that of what was used: a
+ * segment of small objects is full when its summary is, and moving them all would gain nothing.
  */
 static double benefit(const struct disk_log_segment *s, uint64_t now_ns)
 {
-	double u = (double)s->live_bytes / DISK_LOG_SEGMENT_BYTES;
+	double u = (double)s->live_bytes / s->used_bytes;
 
 	return (1 - u) * ((double)(now_ns - s->written_ns) + 1e6) / (1 + u);
 }
@@ -173,8 +174,8 @@ int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns)
 	for (uint32_t i = 0; i < log->nsegments; i++) {
 		const struct disk_log_segment *s = &log->segments[i];
 
-		if (s->state != DISK_LOG_FULL || s->writing || s->unreadable ||
-		    s->live_bytes > DISK_LOG_SEGMENT_BYTES / 8 * 7 || s->live_bytes == 0)
+		if (s->state != DISK_LOG_FULL || s->writing || s->unreadable || s->live_bytes == 0 ||
+		    s->live_bytes > s->used_bytes / 8 * 7)
 			continue;
 		if (benefit(s, now_ns) > most) {
 			most = benefit(s, now_ns);
