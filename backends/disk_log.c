@@ -55,7 +55,8 @@ static int open_segment(struct disk_log *log, enum disk_log_stream stream, uint3
 	s = &log->segments[log->next_free];
 	s->state = DISK_LOG_OPEN; /* readers and live bytes are nobody's to set: a reader may just be finding out that
 				it is late */
-	s->used_bytes = s->objects = s->unreadable = 0;
+	s->used_bytes = s->objects = 0;
+	s->leave_until_ns = 0;
 	s->opening = ++log->openings;
 	s->written_ns = sys_now_ns();
 	if (!s->has_blocks)
@@ -174,7 +175,7 @@ int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns)
 	for (uint32_t i = 0; i < log->nsegments; i++) {
 		const struct disk_log_segment *s = &log->segments[i];
 
-		if (s->state != DISK_LOG_FULL || s->writing || s->unreadable || s->live_bytes == 0 ||
+		if (s->state != DISK_LOG_FULL || s->writing || s->leave_until_ns > now_ns || s->live_bytes == 0 ||
 		    s->live_bytes > s->used_bytes / 8 * 7)
 			continue;
 		if (benefit(s, now_ns) > most) {

@@ -31,14 +31,14 @@ enum disk_log_stream { DISK_LOG_NEW, DISK_LOG_CLEANED, DISK_LOG_STREAMS };
 struct disk_log_segment {
 	_Atomic uint32_t live_bytes, readers;
 	/* the writer's */
-	uint32_t state;
 	uint32_t used_bytes; /* handed out by disk_log_reserve() */
 	uint32_t objects;    /* in its summary */
 	uint32_t writing;    /* writes under way */
+	uint8_t state;	     /* enum disk_log_segment_state */
+	uint8_t has_blocks;  /* it was written to since it was last given back to the filesystem */
 	uint64_t opening;    /* number of its opening: never the same twice */
 	uint64_t written_ns;
-	uint8_t has_blocks; /* it was written to since it was last given back to the filesystem */
-	uint8_t unreadable; /* it could not be cleaned: not tried again while it has objects */
+	uint64_t leave_until_ns; /* it could not be cleaned: it is left alone until then */
 };
 
 /* A place: where an object is. 0 = none. */

@@ -722,6 +722,14 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 		       DISK_LOG_SEGMENT_BYTES);
 }
 
+/* The victim, or some of it, cannot be read now. That may pass, and its dead space is wanted. */
+static void leave_victim(struct larder_file *f)
+{
+	uint64_t ns = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MAX_NS;
+
+	f->log.segments[f->cleaner.victim].leave_until_ns = sys_now_ns() + ns;
+}
+
 /* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
 static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t handle)
 {
@@ -736,7 +744,7 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 		return -ENOSPC;
 	bytes = get_object(f, place, from, s->object);
 	if (bytes == 0) { /* damaged: whoever wants it will be told; it cannot move */
-		disk_log_segment_at(&f->log, disk_log_offset(place))->unreadable = 1;
+		leave_victim(f);
 		return 0;
 	}
 	c->handles[c->objects] = handle;
@@ -794,7 +802,7 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 	if (c->step == CLEANER_READS && c->is_done) {
 		c->step = CLEANER_COPIES;
 		if (c->transfer.result < 0) {
-			f->log.segments[c->victim].unreadable = 1;
+			leave_victim(f);
 			end_cleaning(f);
 		}
 	}
