@@ -116,6 +116,7 @@ struct file_scratch {
 	char *arena, *single;
 	uint64_t units_taken[ARENA_UNITS / 64];
 	struct fetch_state *reaped, **reaped_end;
+	unsigned batches_done; /* but not reaped: the writer's */
 	struct fetch_state fetches[FETCHES];
 	struct owner single_owner;
 	char object[SEALED_MAX_BYTES];
@@ -288,6 +289,12 @@ static void run_completed(struct file_scratch *s, struct run *run)
 	s->reaped_end = &fetch->next;
 }
 
+static void batch_done(struct file_scratch *s, struct batch *b)
+{
+	b->is_done = 1;
+	s->batches_done++;
+}
+
 /* Give everything that has completed to its owner. */
 static void dispatch(struct larder_file *f, struct file_scratch *s)
 {
@@ -301,7 +308,7 @@ static void dispatch(struct larder_file *f, struct file_scratch *s)
 			run_completed(s, (struct run *)t);
 			break;
 		case OWNER_BATCH:
-			((struct batch *)t->owner)->is_done = 1;
+			batch_done(s, t->owner);
 			break;
 		case OWNER_CLEANER:
 			f->cleaner.is_done = 1;
@@ -317,7 +324,7 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 	struct file_scratch *s = scratch;
 
 	(void)backend;
-	if (s->reaped)
+	if (s->reaped || s->batches_done)
 		disk_flush(&s->queue);
 	else
 		disk_wait(&s->queue, word, seen, timeout_ns);
@@ -628,7 +635,7 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 		.owner = b,
 	};
 	if (bytes == 0) {
-		b->is_done = 1;
+		batch_done(s, b);
 		return;
 	}
 	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
@@ -639,14 +646,16 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 static struct larder_batch *file_batch_reap(void *backend, void *scratch)
 {
 	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
 
-	dispatch(f, scratch);
+	dispatch(f, s);
 	for (unsigned i = 0; i < BATCHES; i++) {
 		struct batch *b = &f->batches[i];
 
 		if (!b->taken || !b->is_done)
 			continue;
 		b->is_done = 0;
+		s->batches_done--;
 		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
 		disk_log_write_ends(&f->log, b->offset);
 		if (b->public.result) {
