@@ -534,11 +534,21 @@ static void file_drop(void *backend, uint64_t handle)
 
 /* ---- batches ---- */
 
-/* A device that has failed is left alone for a second, then for twice as long each time. */
+static int refuses(const struct larder_file *f)
+{
+	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
+		return 0;
+	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
+}
+
+/* A device that has failed is left alone for a second, then for twice as long each time. Writes that were under way
+ * when it failed, and fail too, are not another time. */
 static void refuse(struct larder_file *f, int err)
 {
 	uint64_t first = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MIN_NS;
 
+	if (refuses(f))
+		return;
 	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : first;
 	if (f->refuse_ns > REFUSE_MAX_NS)
 		f->refuse_ns = REFUSE_MAX_NS;
@@ -550,13 +560,6 @@ static void has_written(struct larder_file *f)
 {
 	f->refuse_ns = f->refuse_until_ns = 0;
 	__atomic_store_n(&f->stats->refusing, 0, __ATOMIC_RELAXED);
-}
-
-static int refuses(const struct larder_file *f)
-{
-	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
-		return 0;
-	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
 }
 
 static struct batch *batch_of(struct larder_batch *public)
@@ -662,7 +665,7 @@ static struct larder_batch *file_batch_reap(void *backend, void *scratch)
 			for (unsigned n = 0; n < b->public.objects; n++)
 				disk_log_drop(&f->log, b->public.handles[n]);
 			refuse(f, b->public.result);
-		} else {
+		} else if (b->write.bytes) {
 			has_written(f);
 		}
 		return &b->public;
