@@ -286,13 +286,14 @@ void disk_log_release(struct disk_log *log, int32_t segment)
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset)
 {
 	struct disk_log_segment *to = disk_log_segment_at(log, to_offset);
+	const uint32_t bytes = disk_log_bytes(from);
+	disk_log_place now = from;
 
 	if (to->objects >= DISK_LOG_SEGMENT_OBJECTS)
 		return 0;
-	atomic_fetch_add(&to->live_bytes, disk_log_bytes(from));
-	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &from,
-					    disk_log_place_of(to_offset, disk_log_bytes(from)))) {
-		atomic_fetch_sub(&to->live_bytes, disk_log_bytes(from));
+	atomic_fetch_add(&to->live_bytes, bytes);
+	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &now, disk_log_place_of(to_offset, bytes))) {
+		atomic_fetch_sub(&to->live_bytes, bytes); /* `now` is another place, or none */
 		return 0;
 	}
 	summary_of(log, to)[to->objects++] = (uint32_t)handle;
