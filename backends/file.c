@@ -403,9 +403,9 @@ static int take_units(struct file_scratch *s, struct run *run)
 static void plan_page(const struct larder_file *f, struct fetch_state *fetch, unsigned i)
 {
 	uint64_t start = block_start(f, fetch->place[i]), end = block_end(f, fetch->place[i]);
-	struct run *run = &fetch->run[fetch->runs - 1];
+	struct run *run = fetch->runs ? &fetch->run[fetch->runs - 1] : NULL;
 
-	if (fetch->runs && start >= run->read.offset && start <= run->read.offset + run->read.bytes + RUN_GAP_BYTES &&
+	if (run && start >= run->read.offset && start <= run->read.offset + run->read.bytes + RUN_GAP_BYTES &&
 	    end - run->read.offset <= RUN_MAX_BYTES) {
 		if (end > run->read.offset + run->read.bytes)
 			run->read.bytes = (uint32_t)(end - run->read.offset);
