@@ -44,6 +44,7 @@ struct disk_log_segment {
 /* A place: where an object is. 0 = none. */
 typedef uint64_t disk_log_place;
 enum { DISK_LOG_PLACE_SHIFT = 44 };
+#define DISK_LOG_MAX_BYTES ((uint64_t)1 << DISK_LOG_PLACE_SHIFT)
 
 static inline disk_log_place disk_log_place_of(uint64_t offset, uint32_t bytes)
 {
@@ -52,7 +53,7 @@ static inline disk_log_place disk_log_place_of(uint64_t offset, uint32_t bytes)
 
 static inline uint64_t disk_log_offset(disk_log_place place)
 {
-	return place & (((uint64_t)1 << DISK_LOG_PLACE_SHIFT) - 1);
+	return place & (DISK_LOG_MAX_BYTES - 1);
 }
 
 static inline uint32_t disk_log_bytes(disk_log_place place)
@@ -84,7 +85,8 @@ struct disk_log {
 	_Atomic uint32_t emptied;  /* 1: a segment may have lost its last object */
 };
 
-/* Prepare a zeroed log over `bytes` for max_objects objects. Returns 0 or -ENOMEM, with nothing left mapped. */
+/* Prepare a zeroed log over `bytes`, at most DISK_LOG_MAX_BYTES, for max_objects objects. Returns 0 or -ENOMEM, with
+ * nothing left mapped. */
 int disk_log_open(struct disk_log *log, uint64_t bytes, uint64_t max_objects);
 void disk_log_close(struct disk_log *log);
 

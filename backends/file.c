@@ -32,7 +32,8 @@ enum {
 	RUN_MAX_BYTES = 256 << 10,
 	TRIES = 3,
 	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
-	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
+	BLOCK_MOST_BYTES = 4096,
+	SINGLE_BYTES = 16 << 10, /* an object's blocks */
 };
 
 #define REFUSE_MIN_NS ((uint64_t)1000000000u)
@@ -157,11 +158,15 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 	err = disk_open(&f->disk, &place);
 	if (err)
 		return err;
+	if (f->disk.bytes > DISK_LOG_MAX_BYTES) /* the rest of such a device is not used */
+		f->disk.bytes = DISK_LOG_MAX_BYTES;
 	err = disk_log_open(&f->log, f->disk.bytes, setup->max_objects);
 	f->buffers = sys_map(BUFFERS_BYTES);
 	f->seal = setup->encrypt ? seal_open() : NULL;
 	if (!f->buffers || (setup->encrypt && !f->seal))
 		err = -ENOMEM;
+	if (f->disk.block_bytes > BLOCK_MOST_BYTES)
+		err = -EOPNOTSUPP;
 	if (sys_call3(SYS_getrandom, (long)&f->seed, sizeof(f->seed), 0) != sizeof(f->seed))
 		err = -EIO;
 	if (err) {

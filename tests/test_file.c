@@ -487,6 +487,19 @@ static void a_full_table_says_so_and_recovers(void **state)
 	tier_close();
 }
 
+/* A place has 44 bits: what is larger is used that far. */
+static void a_disk_may_be_larger_than_places_reach(void **state)
+{
+	(void)state;
+	tier_open(1u << 25, 100, 0);
+	assert_int_equal(tier.stats.limit_bytes, DISK_LOG_MAX_BYTES);
+	for (size_t i = 0; i < 100; i++)
+		put(i, new_seed());
+	finish();
+	verify_all();
+	tier_close();
+}
+
 /* Pages that lie in the same blocks cost one read. */
 static void neighbours_share_blocks(void **state)
 {
@@ -1132,6 +1145,7 @@ int main(void)
 		cmocka_unit_test(same_is_for_same_content_only),
 		cmocka_unit_test(a_full_table_says_so_and_recovers),
 		cmocka_unit_test(neighbours_share_blocks),
+		cmocka_unit_test(a_disk_may_be_larger_than_places_reach),
 		cmocka_unit_test(wait_returns_when_a_batch_can_be_reaped),
 		cmocka_unit_test(overwriting_several_times_the_disk),
 		cmocka_unit_test(overwriting_several_times_the_disk_encrypted),
