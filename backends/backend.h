@@ -123,9 +123,9 @@ struct larder_backend_ops {
 
 	/*
 	 * Give occupied space back where objects have left holes, moving live objects. At most about `budget_bytes`
-	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop; on
-	 * disk it belongs to the writer, and never waits for the device: it goes on with what has completed. Returns
-	 * the bytes of occupied space given back.
+	 * of objects are moved in a call, so that the caller can spread the work. Runs beside put, get and drop. On
+	 * disk it belongs to the writer and moves nothing: cleaning goes on with each batch_reap(). Returns the bytes
+	 * of occupied space given back.
 	 */
 	uint64_t (*compact)(void *backend, void *scratch, uint64_t budget_bytes);
 
@@ -150,21 +150,34 @@ struct larder_backend_ops {
 	 * FUTEX_WAKE_PRIVATE; NULL: no matter), or timeout_ns (0 = no limit) is over. May return for no reason. */
 	void (*wait)(void *backend, void *scratch, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 
+	/* Sleep until a fetch can be reaped, or a message of `bytes` could be read from fd into `message`. Returns what
+	 * that read said, or 0: it goes on, to be asked for again with the same arguments, while expects() says so. A
+	 * thread uses this or wait(), not both. */
+	int (*wait_and_read)(void *backend, void *scratch, int fd, void *message, unsigned bytes);
+	int (*expects)(const void *scratch);
+
+	/* For program threads, which cannot use what belongs to internal ones: a descriptor of their own, which the
+	 * caller closes, or a negative errno; and reading a fetch with it, waiting for the device. Returns 0 when all
+	 * of it is in `pages`, or the first error: nothing is tried again, and the descriptor may mean something else
+	 * by now. */
+	int (*reopen)(const void *backend);
+	int (*fetch_now)(void *backend, void *scratch, int fd, struct larder_fetch *fetch, char *pages);
+
 	/* Page i of a reaped fetch: as get(), trying again where it failed. */
 	int (*fetch_page)(void *backend, void *scratch, struct larder_fetch *fetch, unsigned i, void *page);
 	void (*fetch_end)(void *backend, void *scratch, struct larder_fetch *fetch);
 
-	/* Do the blocks that hold `handle` hold all of `other`, too? Then reading both costs no more than reading one.
-	 */
+	/* Do the blocks that are read for `handle` hold all of `other`, too? Then reading both costs no more than
+	 * reading one. */
 	int (*shares_blocks)(void *backend, uint64_t handle, uint64_t other);
 
 	/* Is what was kept under `handle` the content of `page`? Compares a 64-bit checksum with a secret seed. */
 	int (*same)(void *backend, uint64_t handle, const void *page);
 
 	/*
-	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, reap first; -ENOSPC: nothing is free
-	 * (compact may help); another errno: the device failed lately, and is left alone for a while. The writer only,
-	 * as are the following.
+	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, or room is being made: reap first;
+	 * -ENOSPC: nothing is free; another errno: the device failed lately, and is left alone for a while. The writer
+	 * only, as are the following.
 	 */
 	int (*batch_begin)(void *backend, void *scratch, struct larder_batch **batch);
 

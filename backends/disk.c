@@ -7,8 +7,10 @@
  */
 #include "disk.h"
 
+#include "limit.h"
 #include "stats.h"
 #include "sys.h"
+#include "text.h"
 
 #include <linux/fs.h>
 #include <linux/ioprio.h>
@@ -108,14 +110,29 @@ static long open_device(const char *path, uint64_t *bytes)
 		return fd;
 	if (sys_ioctl((int)fd, BLKGETSIZE64, &has) < 0)
 		err = -ENOTBLK;
-	else if (has < *bytes)
+	else if (has < *bytes || has < LARDER_SWAP_MIN_BYTES)
 		err = -ENOSPC;
 	if (err) {
 		sys_close((int)fd);
 		return err;
 	}
-	*bytes = *bytes ? *bytes : has;
+	if (*bytes == 0)
+		*bytes = has < LARDER_SWAP_MAX_BYTES ? has : LARDER_SWAP_MAX_BYTES;
 	return fd;
+}
+
+void disk_await_device(const char *path, uint64_t timeout_ns)
+{
+	uint64_t end = sys_now_ns() + timeout_ns;
+	long fd;
+
+	do {
+		fd = open_at(path, O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
+		if (fd == -EBUSY)
+			sys_sleep_ns(5000000);
+	} while (fd == -EBUSY && sys_now_ns() < end);
+	if (fd >= 0)
+		sys_close((int)fd);
 }
 
 int disk_open(struct larder_disk *d, const struct disk_place *place)
@@ -128,6 +145,7 @@ int disk_open(struct larder_disk *d, const struct disk_place *place)
 	if (fd < 0)
 		return (int)fd;
 	d->fd = (int)fd;
+	d->opener = sys_gettid();
 	d->block_bytes = block_of(fd, d->is_device);
 	return 0;
 }
@@ -173,6 +191,7 @@ int disk_queue_open(struct disk_queue *q, struct larder_disk *d, unsigned depth,
 	q->completed = NULL;
 	q->completed_end = &q->completed;
 	q->waits_for_event = 0;
+	q->event_result = 0;
 	q->registered_file = io_uring_register_files(&q->ring, &d->fd, 1) == 0;
 	q->registered = NULL;
 	if (buffers && io_uring_register_buffers(&q->ring, &all, 1) == 0) {
@@ -257,9 +276,9 @@ static void ask(struct disk_queue *q, struct disk_transfer *t)
 	io_uring_sqe_set_data(sqe, t);
 }
 
-static void count_begun(const struct disk_queue *q, const struct disk_transfer *t)
+static void count_begun(const struct larder_disk *d, const struct disk_transfer *t)
 {
-	struct larder_disk_stats *s = q->disk->stats;
+	struct larder_disk_stats *s = d->stats;
 	uint64_t now;
 
 	if (t->kind == DISK_WRITE) {
@@ -271,9 +290,9 @@ static void count_begun(const struct disk_queue *q, const struct disk_transfer *
 		__atomic_store_n(&s->peak_reads_in_flight, now, __ATOMIC_RELAXED);
 }
 
-static void count_ended(const struct disk_queue *q, const struct disk_transfer *t)
+static void count_ended(const struct larder_disk *d, const struct disk_transfer *t)
 {
-	struct larder_disk_stats *s = q->disk->stats;
+	struct larder_disk_stats *s = d->stats;
 	unsigned bucket = stats_latency_bucket(sys_now_ns() - t->started_ns);
 	int is_read = t->kind == DISK_READ;
 
@@ -285,18 +304,33 @@ static void count_ended(const struct disk_queue *q, const struct disk_transfer *
 		count(is_read ? &s->read_errors : &s->write_errors, 1);
 }
 
-int disk_submit(struct disk_queue *q, struct disk_transfer *t)
+static void begin(struct larder_disk *d, struct disk_transfer *t)
 {
-	const struct disk_seam *seam = q->disk->seam;
+	const struct disk_seam *seam = d->seam;
 
-	if (q->in_flight >= q->depth)
-		return -EBUSY;
-	q->in_flight++;
 	t->done = 0;
 	t->delay_ns = 0;
 	t->started_ns = sys_now_ns();
 	t->forced = seam && seam->submit ? seam->submit(seam->arg, t, &t->delay_ns) : 0;
-	count_begun(q, t);
+	count_begun(d, t);
+}
+
+static void complete(struct larder_disk *d, struct disk_transfer *t, int32_t result)
+{
+	const struct disk_seam *seam = d->seam;
+
+	t->result = result;
+	if (seam && seam->complete)
+		seam->complete(seam->arg, t);
+	count_ended(d, t);
+}
+
+int disk_submit(struct disk_queue *q, struct disk_transfer *t)
+{
+	if (q->in_flight >= q->depth)
+		return -EBUSY;
+	q->in_flight++;
+	begin(q->disk, t);
 	ask(q, t);
 	return 0;
 }
@@ -309,22 +343,29 @@ void disk_flush(struct disk_queue *q)
 
 static void end(struct disk_queue *q, struct disk_transfer *t, int32_t result)
 {
-	const struct disk_seam *seam = q->disk->seam;
-
-	t->result = result;
+	complete(q->disk, t, result);
 	t->next = NULL;
-	if (seam && seam->complete)
-		seam->complete(seam->arg, t);
-	count_ended(q, t);
 	q->in_flight--;
 	*q->completed_end = t;
 	q->completed_end = &t->next;
+}
+
+/* Beyond the end of a file there is what is in its holes. */
+static void read_nothing(struct disk_transfer *t)
+{
+	__builtin_memset((char *)t->buffer + t->done, 0, t->bytes - t->done);
+	t->done = t->bytes;
 }
 
 static void transferred(struct disk_queue *q, struct disk_transfer *t, int32_t bytes)
 {
 	if (bytes == -EINTR || bytes == -EAGAIN) {
 		ask(q, t);
+		return;
+	}
+	if (bytes == 0 && t->kind == DISK_READ && !q->disk->is_device) {
+		read_nothing(t);
+		end(q, t, (int32_t)t->bytes);
 		return;
 	}
 	if (bytes <= 0) {
@@ -346,6 +387,7 @@ static void take_completion(struct disk_queue *q, const struct io_uring_cqe *cqe
 
 	if (!t) {
 		q->waits_for_event = 0;
+		q->event_result = cqe->res;
 		return;
 	}
 	switch (t->phase) {
@@ -428,6 +470,7 @@ void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint
 		ask_for_event(q, word, seen);
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, timeout_ns ? &t : NULL, NULL);
 	take_completions(q);
+	q->event_result = 0; /* the futex says nothing more */
 }
 
 static void wait_for_completion(struct disk_queue *q)
@@ -436,6 +479,26 @@ static void wait_for_completion(struct disk_queue *q)
 
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, NULL, NULL);
 	take_completions(q);
+}
+
+int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes)
+{
+	struct io_uring_sqe *sqe;
+	int32_t result;
+
+	if (!disk_expects(q)) {
+		q->waits_for_event = 1;
+		sqe = entry(q);
+		io_uring_prep_read(sqe, fd, buffer, bytes, (uint64_t)-1);
+		io_uring_sqe_set_data(sqe, NULL);
+	}
+	if (q->completed || q->event_result)
+		disk_flush(q);
+	else
+		wait_for_completion(q);
+	result = q->event_result;
+	q->event_result = 0;
+	return result;
 }
 
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)
@@ -455,4 +518,50 @@ int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)
 	if (!*link)
 		q->completed_end = before ? &before->next : &q->completed;
 	return t->result;
+}
+
+/* ---- program threads ---- */
+
+int disk_reopen(const struct larder_disk *d)
+{
+	struct larder_text path = { 0 };
+
+	text_string(&path, "/proc/self/task/");
+	text_number(&path, (uint64_t)d->opener);
+	text_string(&path, "/fd/");
+	text_number(&path, (uint64_t)d->fd);
+	path.bytes[path.length] = 0;
+	return (int)open_at(path.bytes, O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+/* Returns as pread(2), all of it in one piece or as the seam wants it. */
+static long read_some(int fd, struct disk_transfer *t)
+{
+	uint32_t bytes = t->bytes - t->done;
+
+	if (t->forced > 0 && (uint32_t)t->forced < bytes)
+		bytes = (uint32_t)t->forced;
+	t->forced = 0;
+	return sys_pread(fd, (char *)t->buffer + t->done, bytes, (off_t)(t->offset + t->done));
+}
+
+void disk_read_now(struct larder_disk *d, int fd, struct disk_transfer *t)
+{
+	long n = 1;
+
+	begin(d, t);
+	if (t->delay_ns)
+		sys_sleep_ns(t->delay_ns);
+	if (t->forced < 0)
+		n = t->forced;
+	while (n > 0 && t->done < t->bytes) {
+		n = read_some(fd, t);
+		if (n > 0)
+			t->done += (uint32_t)n;
+		else if (n == 0 && !d->is_device)
+			read_nothing(t);
+		else if (n == -EINTR)
+			n = 1;
+	}
+	complete(d, t, t->done == t->bytes ? (int32_t)t->bytes : n < 0 ? (int32_t)n : -EIO);
 }

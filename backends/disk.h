@@ -33,7 +33,8 @@ struct disk_seam {
 };
 
 struct larder_disk {
-	int fd;
+	int fd;	    /* in the internal threads' table */
+	int opener; /* thread that has that table for good */
 	int is_device;
 	uint32_t block_bytes; /* offsets and sizes of transfers, and addresses of buffers, are multiples of it */
 	uint64_t bytes;	      /* of the device; of a file: as far as it may grow */
@@ -44,16 +45,24 @@ struct larder_disk {
 /* Where: a directory for a file without a name, or a block device. One of them is NULL. */
 struct disk_place {
 	const char *dir, *device;
-	uint64_t bytes; /* of the file, at most; 0 for a device: all of it */
+	uint64_t bytes; /* of the file, at most; 0 for a device: all of it, up to LARDER_SWAP_MAX_BYTES */
 };
 
 /*
  * Open it. A file has mode 0600 and no name: it vanishes with the last descriptor. A device must not be in use
  * (O_EXCL). returns 0; -EOPNOTSUPP: no O_DIRECT there; -EBUSY: the device is in use; -ENOTBLK: no block device;
- * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes; else open(2)'s error.
+ * -ENODEV: the directory is in RAM (tmpfs); -ENOSPC: the device is smaller than bytes, or than LARDER_SWAP_MIN_BYTES;
+ * else open(2)'s error.
  */
 int disk_open(struct larder_disk *d, const struct disk_place *place);
 void disk_close(struct larder_disk *d);
+
+/*
+ * Wait until a device is not in use, or timeout_ns is over. When a process ends, or executes another program, the
+ * kernel takes its rings apart in the background: its device is in use for some 10 ms more.
+ */
+enum { DISK_RELEASE_NS = 2000000000 };
+void disk_await_device(const char *path, uint64_t timeout_ns);
 
 /* Give the space of a range of the file back to its filesystem. Nothing to do for a device. Returns 0 or an errno. */
 int disk_punch(struct larder_disk *d, uint64_t offset, uint64_t bytes);
@@ -89,7 +98,8 @@ struct disk_queue {
 	uint64_t registered_bytes;
 	struct disk_transfer *completed; /* reaped but not asked for yet, oldest first; NULL = none */
 	struct disk_transfer **completed_end;
-	uint8_t waits_for_event;
+	uint8_t waits_for_event; /* a wait for a futex, or a read of a descriptor, is with the kernel */
+	int32_t event_result;	 /* of that read; 0 = there is none */
 };
 
 /*
@@ -116,7 +126,27 @@ struct disk_transfer *disk_reap(struct disk_queue *q);
  */
 void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 
+/*
+ * Flush, then sleep until something has completed or `bytes` could be read from fd into `buffer`. Returns what the read
+ * said, or 0: it goes on, and is asked for again, with the same arguments, by the next call; until then disk_expects().
+ */
+int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes);
+
+static inline int disk_expects(const struct disk_queue *q)
+{
+	return q->waits_for_event || q->event_result;
+}
+
 /* Submit one transfer and wait for it; others that complete meanwhile wait to be reaped. Returns its result. */
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t);
+
+/* ---- for program threads, which have no queue ---- */
+
+/* A descriptor for reading in the calling thread's own table, which the caller closes; or a negative errno. */
+int disk_reopen(const struct larder_disk *d);
+
+/* Read through it, waiting for the device. The result is as above; a descriptor that means something else by now gives
+ * an error, or bytes that are not what was written. */
+void disk_read_now(struct larder_disk *d, int fd, struct disk_transfer *t);
 
 #endif

@@ -11,9 +11,9 @@
 #include "codec.h"
 #include "disk.h"
 #include "disk_log.h"
+#include "log.h"
 #include "seal.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 enum {
@@ -31,13 +31,16 @@ enum {
 	RUN_GAP_BYTES = 16 << 10,
 	RUN_MAX_BYTES = 256 << 10,
 	TRIES = 3,
+	READ_BYTES = 4096,
+	DIRECT_BYTES = 16 << 10,
 	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
 	BLOCK_MOST_BYTES = 4096,
 	SINGLE_BYTES = 16 << 10, /* an object's blocks */
 };
 
-#define REFUSE_MIN_NS ((uint64_t)1000000000u)
-#define REFUSE_MAX_NS ((uint64_t)64000000000u)
+#define REFUSE_MIN_NS	((uint64_t)1000000000u)
+#define REFUSE_MAX_NS	((uint64_t)64000000000u)
+#define SAY_INTERVAL_NS ((uint64_t)60000000000u)
 
 /* Whose a transfer is: the first member of every owner. */
 enum owner_kind { OWNER_FETCH, OWNER_BATCH, OWNER_CLEANER, OWNER_SINGLE };
@@ -81,6 +84,7 @@ struct larder_file {
 	struct disk_log log;
 	struct larder_seal *seal; /* NULL = nothing is encrypted */
 	uint64_t seed;
+	uint32_t read_bytes; /* reads are of multiples of it */
 	struct larder_disk_stats *stats;
 
 	/* the writer's */
@@ -89,6 +93,8 @@ struct larder_file {
 	struct cleaner cleaner;
 	_Atomic unsigned writing;
 	uint64_t refuse_ns, refuse_until_ns;
+	uint64_t said_at_ns; /* when it was last said that the device refuses */
+	int said;	     /* it has been said, and not yet that it is over */
 };
 
 enum { BUFFERS_BYTES = BATCHES * BATCH_BYTES + DISK_LOG_SEGMENT_BYTES + BATCH_BYTES };
@@ -120,7 +126,8 @@ struct file_scratch {
 	unsigned batches_done; /* but not reaped: the writer's */
 	struct fetch_state fetches[FETCHES];
 	struct owner single_owner;
-	char object[SEALED_MAX_BYTES];
+	char object[SEALED_MAX_BYTES], page[LARDER_PAGE_BYTES];
+	_Alignas(4096) char direct[DIRECT_BYTES]; /* program threads */
 };
 
 /* ---- opening ---- */
@@ -174,6 +181,7 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 		return err;
 	}
 	set_buffers(f);
+	f->read_bytes = f->disk.block_bytes > READ_BYTES ? f->disk.block_bytes : READ_BYTES;
 	f->stats->limit_bytes = f->disk.bytes;
 	f->stats->is_device = (uint64_t)f->disk.is_device;
 	f->stats->is_encrypted = f->seal != NULL;
@@ -270,15 +278,16 @@ static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t hand
 	return -EBADMSG;
 }
 
+/* What is read for an object: a device that is asked for less than 4 KiB is no faster, and what lies around the object
+ * comes for nothing. */
 static uint64_t block_start(const struct larder_file *f, disk_log_place place)
 {
-	return disk_log_offset(place) & ~(uint64_t)(f->disk.block_bytes - 1);
+	return disk_log_offset(place) & ~(uint64_t)(f->read_bytes - 1);
 }
 
 static uint64_t block_end(const struct larder_file *f, disk_log_place place)
 {
-	return (disk_log_offset(place) + disk_log_bytes(place) + f->disk.block_bytes - 1) &
-	       ~(uint64_t)(f->disk.block_bytes - 1);
+	return (disk_log_offset(place) + disk_log_bytes(place) + f->read_bytes - 1) & ~(uint64_t)(f->read_bytes - 1);
 }
 
 /* ---- what has completed ---- */
@@ -335,6 +344,19 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 		disk_wait(&s->queue, word, seen, timeout_ns);
 }
 
+static int file_wait_and_read(void *backend, void *scratch, int fd, void *message, unsigned bytes)
+{
+	struct file_scratch *s = scratch;
+
+	(void)backend;
+	return s->reaped ? 0 : disk_wait_and_read(&s->queue, fd, message, bytes);
+}
+
+static int file_expects(const void *scratch)
+{
+	return disk_expects(&((const struct file_scratch *)scratch)->queue);
+}
+
 /* ---- one page, now ---- */
 
 static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t handle, void *page)
@@ -356,6 +378,22 @@ static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t han
 	return err;
 }
 
+/* Only what is lost for good is said here: the page is named by whoever wanted it. */
+static void report_unreadable(const struct larder_file *f, uint64_t handle, int err)
+{
+	disk_log_place place = disk_log_place_now(&f->log, handle);
+	struct larder_text t = { 0 };
+
+	text_string(&t, "swap: ");
+	text_number(&t, disk_log_bytes(place));
+	text_string(&t, " bytes at offset ");
+	text_number(&t, disk_log_offset(place));
+	text_string(&t, err == -EBADMSG ? " are not what was written there (errno " : " cannot be read (errno ");
+	text_signed(&t, -err);
+	text_string(&t, ")");
+	log_line(&t);
+}
+
 static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
 {
 	struct larder_file *f = backend;
@@ -366,6 +404,53 @@ static int file_get(void *backend, void *scratch, uint64_t handle, void *page)
 			__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
 		err = read_once(f, scratch, handle, page);
 	}
+	if (err)
+		report_unreadable(f, handle, err);
+	return err;
+}
+
+/* ---- program threads ---- */
+
+static int file_reopen(const void *backend)
+{
+	return disk_reopen(&((const struct larder_file *)backend)->disk);
+}
+
+/* Read the blocks from the first page's on that the fetch's pages lie in, all of which must be pinned. */
+static int read_span(struct larder_file *f, struct file_scratch *s, int fd, const struct larder_fetch *fetch,
+		     const disk_log_place *places, char *pages)
+{
+	struct disk_transfer t = { .offset = UINT64_MAX, .buffer = s->direct, .kind = DISK_READ };
+	uint64_t end = 0;
+	int err = 0;
+
+	for (unsigned i = 0; i < fetch->pages; i++) {
+		t.offset = block_start(f, places[i]) < t.offset ? block_start(f, places[i]) : t.offset;
+		end = block_end(f, places[i]) > end ? block_end(f, places[i]) : end;
+	}
+	if (end - t.offset > DIRECT_BYTES)
+		return -E2BIG;
+	t.bytes = (uint32_t)(end - t.offset);
+	disk_read_now(&f->disk, fd, &t);
+	if (t.result < 0)
+		return t.result;
+	for (unsigned i = 0; i < fetch->pages && !err; i++)
+		err = get_page(f, s, fetch->handles[i], places[i], s->direct + (disk_log_offset(places[i]) - t.offset),
+			       pages + i * LARDER_PAGE_BYTES);
+	return err;
+}
+
+static int file_fetch_now(void *backend, void *scratch, int fd, struct larder_fetch *fetch, char *pages)
+{
+	struct larder_file *f = backend;
+	disk_log_place places[LARDER_FETCH_MAX_PAGES];
+	int err;
+
+	for (unsigned i = 0; i < fetch->pages; i++)
+		places[i] = disk_log_pin(&f->log, fetch->handles[i]);
+	err = read_span(f, scratch, fd, fetch, places, pages);
+	for (unsigned i = 0; i < fetch->pages; i++)
+		disk_log_unpin(&f->log, places[i]);
 	return err;
 }
 
@@ -537,7 +622,35 @@ static void file_drop(void *backend, uint64_t handle)
 	disk_log_drop(&((struct larder_file *)backend)->log, handle);
 }
 
-/* ---- batches ---- */
+/* ---- a device that fails ---- */
+
+/* Once in a while: a device that fails now and then would fill the log. */
+static void report_refusal(struct larder_file *f, int err)
+{
+	uint64_t now = sys_now_ns();
+	struct larder_text t = { 0 };
+
+	if (f->said || (f->said_at_ns && now - f->said_at_ns < SAY_INTERVAL_NS))
+		return;
+	f->said = 1;
+	f->said_at_ns = now;
+	text_string(&t, "swap: writing has failed (errno ");
+	text_signed(&t, -err);
+	text_string(&t, err == -ENOSPC ? ": the filesystem is full" : "");
+	text_string(&t, "); pages stay in RAM until it works again");
+	log_line(&t);
+}
+
+static void report_recovery(struct larder_file *f)
+{
+	struct larder_text t = { 0 };
+
+	if (!f->said)
+		return;
+	f->said = 0;
+	text_string(&t, "swap: writing works again");
+	log_line(&t);
+}
 
 static int refuses(const struct larder_file *f)
 {
@@ -558,140 +671,23 @@ static void refuse(struct larder_file *f, int err)
 	if (f->refuse_ns > REFUSE_MAX_NS)
 		f->refuse_ns = REFUSE_MAX_NS;
 	f->refuse_until_ns = sys_now_ns() + f->refuse_ns;
+	report_refusal(f, err);
 	__atomic_store_n(&f->stats->refusing, (uint64_t)-err, __ATOMIC_RELAXED);
 }
 
 static void has_written(struct larder_file *f)
 {
 	f->refuse_ns = f->refuse_until_ns = 0;
+	report_recovery(f);
 	__atomic_store_n(&f->stats->refusing, 0, __ATOMIC_RELAXED);
 }
 
-static struct batch *batch_of(struct larder_batch *public)
-{
-	return (struct batch *)((char *)public - offsetof(struct batch, public));
-}
-
-static int file_batch_begin(void *backend, void *scratch, struct larder_batch **public)
-{
-	struct larder_file *f = backend;
-	struct batch *b = NULL;
-	int err = refuses(f);
-
-	(void)scratch;
-	if (err)
-		return err;
-	for (unsigned i = 0; i < BATCHES && !b; i++)
-		if (!f->batches[i].taken)
-			b = &f->batches[i];
-	if (!b)
-		return -EBUSY;
-	disk_log_free_empty(&f->log);
-	err = disk_log_reserve(&f->log, DISK_LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset,
-			       &b->reserved);
-	if (err)
-		return err;
-	disk_log_write_begins(&f->log, b->offset);
-	b->taken = 1;
-	b->is_done = 0;
-	b->used = 0;
-	b->public.objects = 0;
-	b->public.result = 0;
-	*public = &b->public;
-	atomic_fetch_add(&f->writing, 1);
-	return 0;
-}
-
-static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
-			  const void *page, uint64_t tag)
-{
-	struct larder_file *f = backend;
-	struct batch *b = batch_of(public);
-	uint32_t sealed = sealed_bytes(f, bytes);
-	int err;
-
-	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
-		return -ENOSPC;
-	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
-	if (err)
-		return err;
-	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
-	public->tags[public->objects++] = tag;
-	b->used += sealed;
-	return 0;
-}
+/* ---- cleaning ---- */
 
 static uint32_t whole_blocks(const struct larder_file *f, uint32_t bytes)
 {
 	return (bytes + f->disk.block_bytes - 1) & ~(f->disk.block_bytes - 1);
 }
-
-static void file_batch_write(void *backend, void *scratch, struct larder_batch *public)
-{
-	struct larder_file *f = backend;
-	struct file_scratch *s = scratch;
-	struct batch *b = batch_of(public);
-	uint32_t bytes = whole_blocks(f, b->used);
-
-	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
-	disk_log_trim(&f->log, b->offset, b->reserved, bytes);
-	b->write = (struct disk_transfer){
-		.offset = b->offset,
-		.buffer = b->buffer,
-		.bytes = bytes,
-		.kind = DISK_WRITE,
-		.owner = b,
-	};
-	if (bytes == 0) {
-		batch_done(s, b);
-		return;
-	}
-	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
-		disk_wait(&s->queue, NULL, 0, 0);
-	disk_flush(&s->queue);
-}
-
-static struct larder_batch *file_batch_reap(void *backend, void *scratch)
-{
-	struct larder_file *f = backend;
-	struct file_scratch *s = scratch;
-
-	dispatch(f, s);
-	for (unsigned i = 0; i < BATCHES; i++) {
-		struct batch *b = &f->batches[i];
-
-		if (!b->taken || !b->is_done)
-			continue;
-		b->is_done = 0;
-		s->batches_done--;
-		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
-		disk_log_write_ends(&f->log, b->offset);
-		if (b->public.result) {
-			for (unsigned n = 0; n < b->public.objects; n++)
-				disk_log_drop(&f->log, b->public.handles[n]);
-			refuse(f, b->public.result);
-		} else if (b->write.bytes) {
-			has_written(f);
-		}
-		return &b->public;
-	}
-	return NULL;
-}
-
-static void file_batch_end(void *backend, struct larder_batch *public)
-{
-	struct larder_file *f = backend;
-
-	batch_of(public)->taken = 0;
-	atomic_fetch_sub(&f->writing, 1);
-}
-
-static unsigned file_writing(const void *backend)
-{
-	return atomic_load(&((const struct larder_file *)backend)->writing);
-}
-
-/* ---- cleaning ---- */
 
 static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_kind kind, uint64_t offset,
 			   char *buffer, uint32_t bytes)
@@ -731,12 +727,14 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 	c->victim = disk_log_victim(&f->log, sys_now_ns());
 	if (c->victim == DISK_LOG_NO_SEGMENT)
 		return;
+	/* Without this reader the segment could lose all it has, be filled again, and have an object of the same handle
+	 * and size at the same place, which would be taken for the one that was copied. */
 	disk_log_hold(&f->log, c->victim);
 	c->next = 0;
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
 	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * DISK_LOG_SEGMENT_BYTES, c->segment,
-		       DISK_LOG_SEGMENT_BYTES);
+		       whole_blocks(f, f->log.segments[c->victim].used_bytes));
 }
 
 /* The victim, or some of it, cannot be read now. That may pass, and its dead space is wanted. */
@@ -753,21 +751,23 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 	struct cleaner *c = &f->cleaner;
 	disk_log_place place = disk_log_place_now(&f->log, handle);
 	const char *from = c->segment + disk_log_offset(place) % DISK_LOG_SEGMENT_BYTES;
-	size_t bytes;
 
 	if (place == 0 || disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES != (uint64_t)c->victim)
 		return 0;
 	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
-	bytes = get_object(f, place, from, s->object);
-	if (bytes == 0) { /* damaged: whoever wants it will be told; it cannot move */
+	if (get_page(f, s, handle, place, from, s->page)) { /* it stays where it can be read again */
 		leave_victim(f);
 		return 0;
 	}
 	c->handles[c->objects] = handle;
 	c->from[c->objects] = place;
 	c->to[c->objects++] = c->offset + c->used;
-	put_object(f, c->offset + c->used, s->object, bytes, c->chunk + c->used);
+	if (f->seal)
+		put_object(f, c->offset + c->used, s->object, disk_log_bytes(place) - SEAL_TAG_BYTES,
+			   c->chunk + c->used);
+	else
+		__builtin_memcpy(c->chunk + c->used, from, disk_log_bytes(place));
 	c->used += disk_log_bytes(place);
 	return 0;
 }
@@ -838,6 +838,131 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 		find_victim(f, s);
 }
 
+/* ---- batches ---- */
+
+static struct batch *batch_of(struct larder_batch *public)
+{
+	return (struct batch *)((char *)public - offsetof(struct batch, public));
+}
+
+static int file_batch_begin(void *backend, void *scratch, struct larder_batch **public)
+{
+	struct larder_file *f = backend;
+	struct batch *b = NULL;
+	int err = refuses(f);
+
+	if (err)
+		return err;
+	for (unsigned i = 0; i < BATCHES && !b; i++)
+		if (!f->batches[i].taken)
+			b = &f->batches[i];
+	if (!b)
+		return -EBUSY;
+	disk_log_free_empty(&f->log);
+	err = disk_log_reserve(&f->log, DISK_LOG_NEW, BATCH_BYTES, BATCH_LEAST_BYTES, RESERVE_SEGMENTS, &b->offset,
+			       &b->reserved);
+	if (err) {
+		go_on_cleaning(f, scratch);
+		return f->cleaner.step == CLEANER_IDLE ? err : -EBUSY;
+	}
+	disk_log_write_begins(&f->log, b->offset);
+	b->taken = 1;
+	b->is_done = 0;
+	b->used = 0;
+	b->public.objects = 0;
+	b->public.result = 0;
+	*public = &b->public;
+	atomic_fetch_add(&f->writing, 1);
+	return 0;
+}
+
+static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
+			  const void *page, uint64_t tag)
+{
+	struct larder_file *f = backend;
+	struct batch *b = batch_of(public);
+	uint32_t sealed = sealed_bytes(f, bytes);
+	int err;
+
+	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
+		return -ENOSPC;
+	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
+	if (err)
+		return err;
+	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
+	public->tags[public->objects++] = tag;
+	b->used += sealed;
+	return 0;
+}
+
+static void file_batch_write(void *backend, void *scratch, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+	struct batch *b = batch_of(public);
+	uint32_t bytes = whole_blocks(f, b->used);
+
+	__builtin_memset(b->buffer + b->used, 0, bytes - b->used);
+	disk_log_trim(&f->log, b->offset, b->reserved, bytes);
+	b->write = (struct disk_transfer){
+		.offset = b->offset,
+		.buffer = b->buffer,
+		.bytes = bytes,
+		.kind = DISK_WRITE,
+		.owner = b,
+	};
+	if (bytes == 0) {
+		batch_done(s, b);
+		return;
+	}
+	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
+		disk_wait(&s->queue, NULL, 0, 0);
+	disk_flush(&s->queue);
+}
+
+static struct larder_batch *file_batch_reap(void *backend, void *scratch)
+{
+	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
+
+	dispatch(f, s);
+	for (unsigned i = 0; i < BATCHES; i++) {
+		struct batch *b = &f->batches[i];
+
+		if (!b->taken || !b->is_done)
+			continue;
+		b->is_done = 0;
+		s->batches_done--;
+		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
+		disk_log_write_ends(&f->log, b->offset);
+		if (b->public.result) {
+			for (unsigned n = 0; n < b->public.objects; n++)
+				disk_log_drop(&f->log, b->public.handles[n]);
+			refuse(f, b->public.result);
+		} else if (b->write.bytes) {
+			has_written(f);
+		}
+		return &b->public;
+	}
+	go_on_cleaning(f, scratch);
+	return NULL;
+}
+
+static void file_batch_end(void *backend, struct larder_batch *public)
+{
+	struct larder_file *f = backend;
+
+	batch_of(public)->taken = 0;
+	atomic_fetch_sub(&f->writing, 1);
+}
+
+static unsigned file_writing(const void *backend)
+{
+	return atomic_load(&((const struct larder_file *)backend)->writing);
+}
+
+/* ---- space ---- */
+
 /* Blocks of free segments, but for some, go back to the filesystem. Returns the bytes given back. */
 static uint64_t punch(struct larder_file *f)
 {
@@ -854,10 +979,8 @@ static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes
 {
 	struct larder_file *f = backend;
 
-	(void)budget_bytes; /* one chunk at a time */
-	dispatch(f, scratch);
+	(void)scratch, (void)budget_bytes; /* one segment at a time */
 	disk_log_free_empty(&f->log);
-	go_on_cleaning(f, scratch);
 	return punch(f);
 }
 
@@ -891,6 +1014,10 @@ const struct larder_backend_ops larder_backend_file = {
 	.fetch_flush = file_fetch_flush,
 	.fetch_reap = file_fetch_reap,
 	.wait = file_wait,
+	.reopen = file_reopen,
+	.fetch_now = file_fetch_now,
+	.wait_and_read = file_wait_and_read,
+	.expects = file_expects,
 	.fetch_page = file_fetch_page,
 	.fetch_end = file_fetch_end,
 	.shares_blocks = file_shares_blocks,

@@ -70,7 +70,7 @@ static void wait_until_on_disk(const char *name, uint64_t pages)
 	}
 }
 
-/* All pages to disk. The call stores them; what it leaves in RAM, compressed, has to go on from there. */
+/* All pages to disk. When the call returns the last of them may still be being written. */
 static void all_to_disk(const struct disk_setup *s, enum peer peer, struct disk_out *out)
 {
 	uint64_t start = clock_ns();

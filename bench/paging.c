@@ -19,7 +19,7 @@ enum { ALIGN_BYTES = 2 << 20 };
 
 static const char *names[] = { "zram", "larder", "inline" };
 static char *buffers[PEERS];
-static larder_pool *inline_pool;
+static larder_pool *pools[PEERS];
 
 /* ---- options ---- */
 
@@ -116,17 +116,20 @@ static void start_larder(const struct paging_options *o)
 		errx(2, "larder_start: %s", strerror(-err));
 }
 
-static void make_inline_buffer(size_t bytes)
+static void make_pool_buffer(const struct paging_options *o, enum peer peer)
 {
-	const struct larder_pool_options options = { .fault_mode = LARDER_FAULT_INLINE };
+	const struct larder_pool_options options = {
+		.fault_mode = peer == PEER_INLINE ? LARDER_FAULT_INLINE : LARDER_FAULT_HANDLERS,
+		.tiers = o->swap_dir ? LARDER_TIER_FILE : 0,
+	};
 	void *pages;
-	int err = larder_pool_create(&inline_pool, &options);
+	int err = larder_pool_create(&pools[peer], &options);
 
 	if (!err)
-		err = larder_pages_alloc(inline_pool, bytes, &pages);
+		err = larder_pages_alloc(pools[peer], o->bytes, &pages);
 	if (err)
-		errx(2, "a pool with inline faults: %s", strerror(-err));
-	buffers[PEER_INLINE] = pages;
+		errx(2, "a pool for %s: %s", names[peer], strerror(-err));
+	buffers[peer] = pages;
 }
 
 static void make_heap_buffer(size_t bytes)
@@ -140,10 +143,10 @@ static void make_buffer(const struct paging_options *o, enum peer peer)
 {
 	if (peer == PEER_KERNEL)
 		buffers[peer] = map_plain_buffer(o->bytes);
-	else if (peer == PEER_LARDER)
+	else if (peer == PEER_LARDER && !o->swap_dir)
 		make_heap_buffer(o->bytes);
 	else
-		make_inline_buffer(o->bytes);
+		make_pool_buffer(o, peer);
 }
 
 void paging_open(const struct paging_options *o, enum peer peer, const char *name)
@@ -222,14 +225,16 @@ void paging_push_out(const struct paging_options *o, enum peer peer)
 {
 	int done;
 
-	if (peer == PEER_LARDER) {
-		reclaim_all(o);
-	} else if (peer == PEER_INLINE) {
-		done = larder_advise(inline_pool, buffers[peer], o->bytes, LARDER_ADVICE_COLD);
+	if (peer == PEER_KERNEL) {
+		if (madvise(buffers[peer], o->bytes, MADV_PAGEOUT))
+			err(2, "MADV_PAGEOUT");
+	} else if (pools[peer]) {
+		done = larder_advise(pools[peer], buffers[peer], o->bytes, LARDER_ADVICE_COLD);
 		if (done < 0)
 			errx(2, "larder_advise: %s", strerror(-done));
-	} else if (madvise(buffers[peer], o->bytes, MADV_PAGEOUT))
-		err(2, "MADV_PAGEOUT");
+	} else {
+		reclaim_all(o);
+	}
 }
 
 static void check_stored(const struct paging_options *o)

@@ -1,7 +1,8 @@
 /*
  * The peers of the paging benchmarks behind one interface: a buffer of the same size and content for each, pushed out
  * by the kernel (MADV_PAGEOUT, to zram or to a swap file) or by Larder: the program's heap (larder_reclaim), or a page
- * range of a pool whose faults are served inline (larder_advise).
+ * range of a pool (larder_advise): one whose faults are served inline, and with a tier on disk always one that has no
+ * other tier.
  */
 #ifndef BENCH_PAGING_H
 #define BENCH_PAGING_H

@@ -17,19 +17,23 @@
 #include "linux_userfaultfd.h"
 #include "resolve.h"
 #include "stats.h"
+#include "swap_in.h"
 #include "sys.h"
 #include "thread.h"
 #include "uffd.h"
 
 #include <sys/resource.h>
 
-enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = -1, PUBLISH_EVERY = 256 };
+enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = SWAP_IN_NO_CPU, PUBLISH_EVERY = 256 };
 
 struct handler {
 	struct larder_memory *memory;
-	struct larder_restorer restorer;
+	struct larder_restorer own, *restorer;
+	struct uffd_msg message;
 	int cpu;
 	unsigned served;
+	int result;
+	struct larder_event started;
 };
 
 static struct handler handlers[HANDLERS_MAX];
@@ -41,7 +45,7 @@ static int try_serve(struct handler *h, size_t index, uint64_t since_ns, int wri
 {
 	struct larder_memory *m = h->memory;
 
-	switch (resolve(m, &h->restorer, index, since_ns, written)) {
+	switch (resolve(m, h->restorer, index, since_ns, written)) {
 	case RESOLVE_BUSY:
 		return page_await(&m->region.pages[index], page_load(&m->region.pages[index]));
 	case RESOLVE_FULL:
@@ -90,21 +94,51 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 		pressure_publish(m, stats);
 }
 
+/* With a disk a handler is a reader, too. */
+static int open_handler(struct handler *h)
+{
+	struct larder_memory *m = h->memory;
+	struct larder_reader *reader;
+	int err;
+
+	h->restorer = &h->own;
+	if (!m->store.disk)
+		return restorer_open(&h->own, m);
+	err = swap_in_reader(m, h->cpu, &reader);
+	if (!err)
+		h->restorer = swap_in_restorer(reader);
+	return err;
+}
+
+/* While something is being read, the handler waits for that as well. */
+static long next_message(struct handler *h)
+{
+	struct larder_reader *reader = h->restorer->reader;
+	int uffd = h->memory->uffd;
+
+	if (reader && swap_in_is_busy(reader))
+		return swap_in_wait(reader, uffd, &h->message, sizeof(h->message));
+	return sys_read(uffd, &h->message, sizeof(h->message));
+}
+
 static void handler_main(void *arg)
 {
 	struct handler *h = arg;
-	struct uffd_msg msg;
 
 	/* The program may run niced; the threads it waits for should not. Without the privilege they stay as they are.
 	 */
 	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
 	if (h->cpu != NO_CPU)
 		thread_pin(h->cpu);
+	h->result = open_handler(h);
+	event_post(&h->started);
+	if (h->result)
+		sys_call3(SYS_exit, 0, 0, 0);
 	for (;;) {
-		long n = sys_read(h->memory->uffd, &msg, sizeof(msg));
+		long n = next_message(h);
 
-		if (n == (long)sizeof(msg) && msg.event == UFFD_EVENT_PAGEFAULT)
-			serve(h, &msg);
+		if (n == (long)sizeof(h->message) && h->message.event == UFFD_EVENT_PAGEFAULT)
+			serve(h, &h->message);
 		else if (n < 0 && n != -EINTR && n != -EAGAIN)
 			log_panic("reading the userfaultfd failed with errno", -n);
 	}
@@ -112,12 +146,17 @@ static void handler_main(void *arg)
 
 static int start_handler(struct larder_memory *m, struct handler *h, int cpu)
 {
-	int err;
+	uint32_t seen = event_count(&h->started);
+	int tid;
 
 	h->memory = m;
 	h->cpu = cpu;
-	err = restorer_open(&h->restorer, m);
-	return err ? err : thread_start("larder-fault", handler_main, h, 0);
+	tid = thread_start("larder-fault", handler_main, h, 0);
+	if (tid < 0)
+		return tid;
+	while (event_count(&h->started) == seen)
+		event_wait(&h->started, seen, 0);
+	return h->result ? h->result : tid;
 }
 
 /* The CPUs that this process may use. Returns how many; cpus[] holds the first `max`. */

@@ -1,5 +1,5 @@
 /*
- * Reading a limit as people write it.
+ * Reading a limit, or another size, as people write it.
  */
 #ifndef LARDER_LIMIT_H
 #define LARDER_LIMIT_H
@@ -9,8 +9,9 @@
 /* Below this the tables, the handlers' buffers and the pages in motion would be most of the cost. */
 #define LARDER_LIMIT_MIN_BYTES ((uint64_t)16 << 20)
 
-/* Below this a log has too few segments to be cleaned well. */
+/* Below this a log has too few segments to be cleaned well; beyond it, places in the log have no bits left. */
 #define LARDER_SWAP_MIN_BYTES ((uint64_t)64 << 20)
+#define LARDER_SWAP_MAX_BYTES ((uint64_t)16 << 40)
 
 struct larder_limit {
 	uint64_t bytes;	  /* 0 when given as a percentage */
@@ -26,5 +27,13 @@ int limit_parse(const char *text, struct larder_limit *limit);
 
 /* What to do about an error of limit_parse(), for a message. */
 const char *limit_explain(int err);
+
+/* The same for a SIZE alone, which has to be from `least` to `most`; -ERANGE: it is not. On error *bytes is unchanged.
+ */
+int size_parse(const char *text, uint64_t least, uint64_t most, uint64_t *bytes);
+
+/* The size of swap: from LARDER_SWAP_MIN_BYTES to LARDER_SWAP_MAX_BYTES. */
+int swap_size_parse(const char *text, uint64_t *bytes);
+const char *swap_size_explain(int err);
 
 #endif

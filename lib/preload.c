@@ -4,17 +4,28 @@
  * `larder run` puts this object and libjemalloc.so.2 in LD_PRELOAD and the settings into the environment:
  *   LARDER_LIMIT  SIZE or N%, as on the command line; unset or empty = no limit
  *   LARDER_LOG    absolute name of the log file; unset = standard error
- *   LARDER_PID    the process in which a failure to start ends the program. Its descendants inherit the settings; one
- * that cannot start Larder (a sandbox, say) runs without it. The constructor starts the service before main(). The
- * functions below stand in front of libc's and jemalloc's; each does its part and calls on.
+ *   LARDER_PID    the process in which a failure to start ends the program
+ *   LARDER_SWAP_DIR, LARDER_SWAP_DEVICE
+ *                 absolute name of the directory for a swap file, or of a block device: one of them; unset or empty =
+ *                 pages stay in RAM
+ *   LARDER_SWAP_SIZE     SIZE, as on the command line; unset or empty = the default
+ *   LARDER_SWAP_ENCRYPT  1 = encrypt what goes to swap
+ *
+ * Descendants inherit the settings; one that cannot start Larder (in a sandbox, say, or because its parent has the swap
+ * device) runs without it. The constructor starts the service before main(). The functions below stand in front of
+ * libc's and jemalloc's; each does its part and calls on.
  */
 #include "api.h"
+#include "disk.h"
+#include "explain.h"
 #include "limit.h"
 #include "log.h"
 #include "process.h"
+#include "uffd.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,57 +69,89 @@ static int program_uses_jemalloc(void)
 	return err == 0;
 }
 
-static const char *explain(int err)
-{
-	switch (err) {
-	case -EPERM:
-	case -EACCES:
-		return "userfaultfd is not permitted; set vm.unprivileged_userfaultfd=1 or give access to /dev/userfaultfd";
-	case -EOPNOTSUPP:
-		return "the kernel has no UFFDIO_MOVE; Linux 6.8 or newer is needed";
-	case -ENOSYS:
-		return "the kernel is built without userfaultfd";
-	case -ENOMEM:
-		return "no address space or memory; raise ulimit -v";
-	case -ENOPKG:
-		return "the program's malloc is not jemalloc 5 from libjemalloc.so.2";
-	case -EMFILE:
-	case -ENFILE:
-		return "out of file descriptors; raise ulimit -n";
-	case -EAGAIN:
-		return "no more threads are allowed; raise ulimit -u";
-	default:
-		return "see larder doctor";
-	}
-}
-
-/* The process that `larder run` started must run under Larder or not at all; others go on without. */
-static void failed(const char *what, const char *why)
+/* Is this the process that `larder run` started, whatever it has executed since? */
+static int is_first_process(void)
 {
 	const char *pid = getenv("LARDER_PID");
 
-	if (!pid || strtol(pid, NULL, 10) != (long)getpid())
+	return pid && strtol(pid, NULL, 10) == (long)getpid();
+}
+
+/* The first process must run under Larder or not at all; others go on without. */
+__attribute__((format(printf, 1, 2))) static void failed(const char *format, ...)
+{
+	char message[1024];
+	va_list args;
+
+	if (!is_first_process())
 		return;
-	dprintf(STDERR_FILENO, "larder: run: %s: %s\n", what, why);
+	va_start(args, format);
+	vsnprintf(message, sizeof(message), format, args);
+	va_end(args);
+	dprintf(STDERR_FILENO, "larder: run: %s\n", message);
 	_exit(EXIT_CANNOT_START);
+}
+
+/* The text of a setting, or NULL when it is unset or empty. */
+static const char *setting(const char *name)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? text : NULL;
 }
 
 static int read_limit(struct larder_options *o)
 {
-	const char *text = getenv("LARDER_LIMIT");
+	const char *text = setting("LARDER_LIMIT");
 	struct larder_limit limit = { 0 };
-	int err;
+	int err = text ? limit_parse(text, &limit) : 0;
 
-	if (!text || !*text)
-		return 0;
-	err = limit_parse(text, &limit);
 	if (err) {
-		failed("LARDER_LIMIT", limit_explain(err));
+		failed("LARDER_LIMIT: '%s': %s", text, limit_explain(err));
 		return err;
 	}
 	o->limit_bytes = limit.bytes;
 	o->limit_percent = limit.percent;
 	return 0;
+}
+
+static int read_swap(struct larder_options *o)
+{
+	const char *size = setting("LARDER_SWAP_SIZE"), *encrypt = setting("LARDER_SWAP_ENCRYPT");
+	int err = size ? swap_size_parse(size, &o->swap_bytes) : 0;
+
+	if (err) {
+		failed("LARDER_SWAP_SIZE: '%s': %s", size, swap_size_explain(err));
+		return err;
+	}
+	if (encrypt && strcmp(encrypt, "1") != 0) { /* somebody may mean "yes", and must not get "no" */
+		failed("LARDER_SWAP_ENCRYPT: '%s': give 1, or unset it", encrypt);
+		return -EINVAL;
+	}
+	o->swap_dir = setting("LARDER_SWAP_DIR");
+	o->swap_device = setting("LARDER_SWAP_DEVICE");
+	o->flags |= encrypt ? LARDER_SWAP_ENCRYPT : 0;
+	return 0;
+}
+
+/* Userfaultfd and swap fail with the same errors. */
+static int userfaultfd_works(void)
+{
+	int fd = uffd_open();
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static void cannot_start(const struct larder_options *o, int err)
+{
+	const char *place = o->swap_device ? o->swap_device : o->swap_dir;
+
+	if (place && err != -ENOPKG && userfaultfd_works())
+		failed("cannot swap to '%s': %s", place, explain_swap(err, o->swap_device != NULL));
+	else
+		failed("cannot start: %s", explain_start(err));
 }
 
 __attribute__((constructor)) static void preload_start(void)
@@ -119,11 +162,13 @@ __attribute__((constructor)) static void preload_start(void)
 
 	find_real_functions();
 	log_open(getenv("LARDER_LOG"));
-	if (read_limit(&options) < 0)
+	if (read_limit(&options) < 0 || read_swap(&options) < 0)
 		return;
+	if (options.swap_device && is_first_process())
+		disk_await_device(options.swap_device, DISK_RELEASE_NS); /* what ran here before may have had it */
 	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
 	if (err)
-		failed("cannot start", explain(err));
+		cannot_start(&options, err);
 	errno = saved_errno;
 }
 

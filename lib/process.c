@@ -31,7 +31,7 @@ static int check_options(const struct larder_options *o)
 	    (o->limit_bytes && o->limit_percent))
 		return -EINVAL;
 	if ((o->swap_dir && o->swap_device) || (!swaps && (o->swap_bytes || o->flags & LARDER_SWAP_ENCRYPT)) ||
-	    (o->swap_bytes && o->swap_bytes < LARDER_SWAP_MIN_BYTES))
+	    (o->swap_bytes && (o->swap_bytes < LARDER_SWAP_MIN_BYTES || o->swap_bytes > LARDER_SWAP_MAX_BYTES)))
 		return -EINVAL;
 	return o->limit_bytes && o->limit_bytes < LARDER_LIMIT_MIN_BYTES ? -EINVAL : 0;
 }

@@ -186,7 +186,6 @@ static void make_room_on_disk(struct larder_reclaim *r)
 
 	if (STATS_GET(copies))
 		swap_out_drop_copies(m, &r->copies_hand, DEMOTE_PAGES);
-	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 }
 
 /* Send some of what is compressed in RAM on to disk. Returns 1 when some is on its way. */
@@ -561,7 +560,7 @@ static void restore_pass(struct larder_reclaim *r, int ahead)
 		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, 0,
 				    words);
 		if (n && restore_needs_disk(m, words[0])) {
-			if (swap_in(m, i, words, n, 0, 0, 0)) {
+			if (swap_in(m, &r->restorer, i, words, n, &(struct swap_in_request){ 0 })) {
 				restore_give_up(m, &r->restorer, i, words, n);
 				sys_yield();
 			} else if (ahead) {
@@ -686,8 +685,11 @@ static void settle_writes(struct larder_reclaim *r)
 {
 	struct larder_memory *m = r->memory;
 
-	if (m->store.disk && (swap_out_is_busy(m, &r->swap_out) || m->staging.tail != m->staging.cursor))
+	if (!m->store.disk)
+		return;
+	if (swap_out_is_busy(m, &r->swap_out) || m->staging.tail != m->staging.cursor)
 		evict_settle(m, &r->restorer, &r->swap_out);
+	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 }
 
 void reclaim_run(struct larder_reclaim *r)

@@ -3,9 +3,10 @@
  */
 #include "resolve.h"
 
+#include "readahead.h"
 #include "stats.h"
 
-enum { AROUND_GAP_MAX = 4, SHARING_MAX = 8 };
+enum { AROUND_GAP_MAX = 4 };
 
 /* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
  */
@@ -118,47 +119,6 @@ static void count_retouched(struct larder_memory *m, size_t first, size_t pages)
 		atomic_fetch_add_explicit(&m->pools[owner->pool].retouched, lost, memory_order_relaxed);
 }
 
-/* Of pages that stand next to each other on disk, those that lie in the same blocks as the first come for free. */
-static size_t acquire_sharing(struct larder_memory *m, struct larder_restorer *w, size_t first, uint64_t *words)
-{
-	const struct store_tier *disk = m->store.disk;
-	const struct larder_page *pages = m->region.pages + first;
-	size_t to_end = CHUNK_PAGES - first % CHUNK_PAGES, n = 1;
-
-	while (n < SHARING_MAX && n < to_end && restore_acquire(m, first + n, 1, 1u << PAGE_STORED, 0, &words[n])) {
-		if (!restore_needs_disk(m, words[n]) ||
-		    !disk->ops->shares_blocks(disk->backend, pages[0].handle, pages[n].handle)) {
-			restore_give_up(m, w, first + n, &words[n], 1);
-			break;
-		}
-		n++;
-	}
-	return n;
-}
-
-/*
- * The page that is wanted is read by itself, with what its blocks hold; what a sequential reader will want next is read
- * after it, while it is being used.
- */
-static enum resolve_outcome read_pages(struct larder_memory *m, struct larder_restorer *w, size_t index,
-				       uint64_t *words, size_t n, uint64_t since_ns, int written)
-{
-	size_t now = 1;
-
-	if (n == 1)
-		now = n = acquire_sharing(m, w, index, words);
-	else
-		around_set(m, index + n, n, 0);
-	if (swap_in(m, index, words, now, CREDIT_STORED, since_ns, written)) {
-		restore_give_up(m, w, index, words, n);
-		return RESOLVE_FULL;
-	}
-	if (n > now && swap_in(m, index + now, words + now, n - now, 0, 0, 0))
-		restore_give_up(m, w, index + now, words + now, n - now);
-	STATS_ADD(faults_stored, 1);
-	return RESOLVE_READING;
-}
-
 enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t since_ns,
 			     int written)
 {
@@ -168,6 +128,8 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 
 	if (page_is_busy(word)) {
 		STATS_ADD(faults_raced, 1);
+		if (m->store.disk)
+			readahead_caught_up(m, w, index);
 		return RESOLVE_BUSY;
 	}
 	if (word & PAGE_TRAP)
@@ -177,6 +139,8 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	if ((was == PAGE_FRESH || was == PAGE_STORED) &&
 	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
 		return RESOLVE_PUT_OFF;
+	if (restore_needs_disk(m, word))
+		return readahead_fault(m, w, index, since_ns, written);
 	if (was != PAGE_RESIDENT)
 		window = around_window(m, index, &wanted);
 	if (was == PAGE_FRESH)
@@ -184,8 +148,10 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	n = restore_acquire(m, index, window, company(was), wanted, words);
 	if (n == 0)
 		return RESOLVE_AGAIN;
-	if (restore_needs_disk(m, words[0]))
-		return read_pages(m, w, index, words, n, since_ns, written);
+	if (restore_needs_disk(m, words[0])) { /* it has gone there just now */
+		restore_give_up(m, w, index, words, n);
+		return RESOLVE_AGAIN;
+	}
 	was = page_state(words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(was));
 	if (restored) {

@@ -16,6 +16,7 @@ enum { RETRY_NS = 1000000 };
 int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd)
 {
 	w->uffd = uffd;
+	w->disk_fd = -1;
 	w->scratch = store_scratch(&m->store);
 	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
 	if (w->scratch && w->bounce)
@@ -250,7 +251,7 @@ static void refused(struct larder_memory *m, const struct larder_restorer *w, si
 
 /* Copy gathered pages in. Returns how many; *err says why there are not more. */
 static size_t copy_run(struct larder_memory *m, struct larder_restorer *w, size_t first, const char *from, size_t n,
-		       const uint64_t *words, unsigned credit, long *err)
+		       const uint64_t *words, size_t wanted, unsigned credit, long *err)
 {
 	size_t done = 0, batch = n;
 
@@ -268,7 +269,8 @@ static size_t copy_run(struct larder_memory *m, struct larder_restorer *w, size_
 			break;
 		}
 		for (long i = 0; i < copied / PAGE_BYTES; i++, done++)
-			finish(m, w, first + done, words[done], page_word_resident(done ? 0 : credit));
+			finish(m, w, first + done, words[done],
+			       page_word_resident(first + done == wanted ? credit : 0));
 		batch = batch > 1 ? n - done : 1;
 	}
 	return done;
@@ -282,10 +284,10 @@ void restore_give_up(struct larder_memory *m, struct larder_restorer *w, size_t 
 
 /* Content for the first `gathered` of n owned pages is there; err, if not 0, says why there is none for the next. */
 static size_t settle(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
-		     const char *from, size_t gathered, int err, unsigned credit)
+		     const char *from, size_t gathered, int err, size_t wanted, unsigned credit)
 {
 	long copy_err;
-	size_t done = copy_run(m, w, first, from, gathered, words, credit, &copy_err);
+	size_t done = copy_run(m, w, first, from, gathered, words, wanted, credit, &copy_err);
 
 	if (copy_err)
 		refused(m, w, first + done, words[done], copy_err);
@@ -310,11 +312,11 @@ size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t 
 	}
 	for (; gathered < n && !err; gathered += !err)
 		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
-	return settle(m, w, first, words, n, from, gathered, err, credit);
+	return settle(m, w, first, words, n, from, gathered, err, first, credit);
 }
 
 void restore_contents(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
-		      const char *content, const int *errors, unsigned credit)
+		      const char *content, const int *errors, size_t wanted, unsigned credit)
 {
 	size_t end;
 
@@ -322,7 +324,7 @@ void restore_contents(struct larder_memory *m, struct larder_restorer *w, size_t
 		for (end = i; end < n && !errors[end]; end++)
 			;
 		settle(m, w, first + i, words + i, end < n ? end - i + 1 : end - i, content + i * PAGE_BYTES, end - i,
-		       end < n ? errors[end] : 0, i ? 0 : credit);
+		       end < n ? errors[end] : 0, wanted, credit);
 	}
 }
 
@@ -355,7 +357,7 @@ size_t restore_install(struct larder_memory *m, struct larder_restorer *w, size_
 			i++;
 			continue;
 		}
-		done = copy_run(m, w, first + i, content + i * PAGE_BYTES, got, words, 0, &err);
+		done = copy_run(m, w, first + i, content + i * PAGE_BYTES, got, words, 0, 0, &err);
 		for (size_t left = done; left < got; left++)
 			release(m, w, first + i + left, words[left]);
 		installed += done;

@@ -12,10 +12,12 @@ enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
 
 /* One thread's buffers, mapped once. */
 struct larder_restorer {
-	void *scratch;	/* for the store */
-	char *bounce;	/* RESTORE_MAX_PAGES pages */
-	int uffd;	/* in the thread's own descriptor table */
-	int internal;	/* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
+	void *scratch; /* for the store */
+	char *bounce;  /* RESTORE_MAX_PAGES pages */
+	int uffd;      /* in the thread's own descriptor table */
+	int internal;  /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
+	struct larder_reader *reader; /* the thread reads from disk by itself; NULL = it asks one of the readers */
+	int disk_fd;		      /* a program thread reads through it by itself; -1 = it asks a reader */
 	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
 };
 
@@ -57,9 +59,10 @@ void restore_give_up(struct larder_memory *m, struct larder_restorer *w, size_t 
 
 /*
  * As restore_pages(), with the content in `content` already. errors[i], if not 0, says why there is none for page i.
+ * Page `wanted` gets the credit.
  */
 void restore_contents(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
-		      const char *content, const int *errors, unsigned credit);
+		      const char *content, const int *errors, size_t wanted, unsigned credit);
 
 /* Is a stored page in the tier on disk? */
 static inline int restore_needs_disk(const struct larder_memory *m, uint64_t word)

@@ -18,7 +18,7 @@ enum { RESTORERS = 64, BUSY_SPINS = 100, BUSY_POLL_NS = 10000, TRIES_MAX = 1000 
 #define READ_SLICE_NS 1000000u
 
 static struct larder_memory *memory; /* NULL until open */
-static int program_uffd = -1;
+static int program_uffd = -1, program_disk = -1;
 static struct sigaction previous;
 
 /*
@@ -57,6 +57,7 @@ static struct larder_restorer *take_restorer(void)
 		sys_yield();
 	while (!w->bounce && restorer_open_program(w, memory, program_uffd) < 0)
 		sys_yield();
+	w->disk_fd = program_disk;
 	return w;
 }
 
@@ -125,7 +126,9 @@ static void wait_for_room(unsigned pool)
 static void wait_while_busy(size_t index)
 {
 	for (unsigned spins = 0; page_is_busy(page_load(&memory->region.pages[index])); spins++)
-		if (spins < BUSY_SPINS)
+		if (memory->store.disk) /* it is probably being read */
+			swap_in_await(memory, index, BUSY_POLL_NS);
+		else if (spins < BUSY_SPINS)
 			sys_yield();
 		else
 			sys_sleep_ns(BUSY_POLL_NS);
@@ -285,6 +288,8 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
 		return err;
 	}
 	m->inline_uffd = (int)adopted;
+	if (m->store.disk) /* without, the readers read */
+		program_disk = m->store.disk->ops->reopen(m->store.disk->backend);
 	memory = m;
 	return 0;
 }

@@ -12,7 +12,7 @@
 #include "thread.h"
 #include "uffd.h"
 
-enum { READS = 64, CPU_NONE = -1 };
+enum { READS = 64 };
 
 _Static_assert((int)RESTORE_MAX_PAGES <= (int)LARDER_FETCH_MAX_PAGES, "one fetch brings what one fault wants");
 
@@ -22,9 +22,7 @@ struct read {
 	struct read *next;
 	size_t first;
 	uint64_t words[RESTORE_MAX_PAGES];
-	uint64_t since_ns;
-	unsigned credit;
-	int written;
+	struct swap_in_request request;
 };
 
 struct larder_reader {
@@ -44,15 +42,16 @@ struct larder_reader {
 
 /* ---- asking ---- */
 
-static struct larder_reader *nearest(struct larder_swap_in *s)
+/* The reader of this CPU; for readahead that of the next, since the program goes on here. */
+static struct larder_reader *nearest(struct larder_swap_in *s, int next)
 {
 	unsigned cpu = 0;
-	int reader = 0;
+	unsigned reader = 0;
 
 	sys_call3(SYS_getcpu, (long)&cpu, 0, 0);
 	if (cpu < sizeof(s->reader_of_cpu))
-		reader = s->reader_of_cpu[cpu];
-	return s->readers[reader];
+		reader = (unsigned)s->reader_of_cpu[cpu];
+	return s->readers[(reader + (unsigned)next) % s->nreaders];
 }
 
 static struct read *take_read(struct larder_reader *r)
@@ -73,27 +72,59 @@ static void give_back_read(struct larder_reader *r, const struct read *read)
 	atomic_fetch_and(&r->taken, ~((uint64_t)1 << (read - r->reads)));
 }
 
-int swap_in(struct larder_memory *m, size_t first, const uint64_t *words, size_t n, unsigned credit, uint64_t since_ns,
-	    int written)
+/* The reader's own thread. */
+static void add_waiting(struct larder_reader *r, struct read *read)
 {
-	struct larder_reader *r = nearest(&m->swap_in);
+	read->next = NULL;
+	*r->waiting_end = read;
+	r->waiting_end = &read->next;
+}
+
+static void ask(struct larder_reader *r, struct read *read)
+{
+	read->next = atomic_load(&r->asked);
+	while (!atomic_compare_exchange_weak(&r->asked, &read->next, read))
+		;
+	event_post(&r->wanted);
+}
+
+int swap_in(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+	    const struct swap_in_request *request)
+{
+	struct larder_reader *r = w->reader && request->since_ns ? w->reader : nearest(&m->swap_in, !request->since_ns);
 	struct read *read = take_read(r);
 
 	if (!read)
 		return -EBUSY;
 	read->first = first;
 	read->fetch.pages = (unsigned)n;
-	read->credit = credit;
-	read->since_ns = since_ns;
-	read->written = written;
+	read->request = *request;
 	for (size_t i = 0; i < n; i++) {
 		read->words[i] = words[i];
 		read->fetch.handles[i] = m->region.pages[first + i].handle;
 	}
-	read->next = atomic_load(&r->asked);
-	while (!atomic_compare_exchange_weak(&r->asked, &read->next, read))
-		;
-	event_post(&r->wanted);
+	(r == w->reader ? add_waiting : ask)(r, read);
+	return 0;
+}
+
+int swap_in_now(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		const struct swap_in_request *request)
+{
+	static const int no_errors[RESTORE_MAX_PAGES];
+	struct store_tier *tier = m->store.disk;
+	struct larder_fetch fetch = { .pages = (unsigned)n };
+	int err;
+
+	for (size_t i = 0; i < n; i++)
+		fetch.handles[i] = m->region.pages[first + i].handle;
+	err = tier->ops->fetch_now(tier->backend, store_scratch_of(tier, w->scratch), w->disk_fd, &fetch, w->bounce);
+	if (err) {
+		STATS_ADD(disk.retries, 1);
+		return err;
+	}
+	atomic_fetch_add_explicit(&tier->gets, n, memory_order_relaxed);
+	STATS_ADD(readahead, n - 1);
+	restore_contents(m, w, first, words, n, w->bounce, no_errors, request->wanted, request->credit);
 	return 0;
 }
 
@@ -166,11 +197,11 @@ static void begin_waiting(struct larder_reader *r)
 
 static void count_fault(const struct read *read)
 {
-	if (read->since_ns == 0) {
-		STATS_ADD(readahead, read->fetch.pages);
-		return;
-	}
-	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - read->since_ns)], 1);
+	const struct swap_in_request *q = &read->request;
+
+	STATS_ADD(readahead, q->since_ns ? read->fetch.pages - 1 : read->fetch.pages);
+	if (q->since_ns)
+		STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - q->since_ns)], 1);
 }
 
 /* Whoever waits for any of these pages is answered. */
@@ -198,8 +229,9 @@ static void complete(struct larder_reader *r, struct read *read)
 		atomic_fetch_add_explicit(errors[i] ? &tier->errors : &tier->gets, 1, memory_order_relaxed);
 	}
 	ops_of(r)->fetch_end(tier->backend, scratch_of(r), &read->fetch);
-	w->written = read->written ? read->first + 1 : 0;
-	restore_contents(m, w, read->first, read->words, n, w->bounce, errors, read->credit);
+	w->written = read->request.written ? read->request.wanted + 1 : 0;
+	restore_contents(m, w, read->first, read->words, n, w->bounce, errors, read->request.wanted,
+			 read->request.credit);
 	w->written = 0;
 	count_fault(read);
 	pressure_notice(m, region_chunk(&m->region, read->first)->owner.pool);
@@ -219,14 +251,26 @@ static int reap(struct larder_reader *r)
 	return reaped;
 }
 
+static struct larder_reader *new_reader(struct larder_memory *m, int cpu)
+{
+	struct larder_reader *r = sys_map((sizeof(*r) + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1));
+
+	if (!r)
+		return NULL;
+	r->memory = m;
+	r->cpu = cpu;
+	r->waiting_end = &r->waiting;
+	return r;
+}
+
+/* On the reader's own thread: a queue belongs to the thread that opens it. */
 static int open_reader(struct larder_reader *r)
 {
 	int err = restorer_open(&r->restorer, r->memory);
 
-	if (r->cpu != CPU_NONE)
-		thread_pin(r->cpu);
 	if (!err)
 		err = store_thread_open(&r->memory->store, r->restorer.scratch);
+	r->restorer.reader = r;
 	return err;
 }
 
@@ -234,6 +278,8 @@ static void reader_main(void *arg)
 {
 	struct larder_reader *r = arg;
 
+	if (r->cpu != SWAP_IN_NO_CPU)
+		thread_pin(r->cpu);
 	r->result = open_reader(r);
 	event_post(&r->started);
 	if (r->result)
@@ -253,15 +299,12 @@ static void reader_main(void *arg)
 
 static int start_reader(struct larder_memory *m, int cpu)
 {
-	struct larder_reader *r = sys_map((sizeof(*r) + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1));
+	struct larder_reader *r = new_reader(m, cpu);
 	uint32_t seen;
 	int tid;
 
 	if (!r)
 		return -ENOMEM;
-	r->memory = m;
-	r->cpu = cpu;
-	r->waiting_end = &r->waiting;
 	seen = event_count(&r->started);
 	tid = thread_start("larder-read", reader_main, r, 0);
 	if (tid < 0)
@@ -283,4 +326,33 @@ int swap_in_start(struct larder_memory *m, const int *cpus, unsigned ncpus)
 			m->swap_in.reader_of_cpu[cpus[i]] = (signed char)i;
 	}
 	return err;
+}
+
+/* ---- a thread that reads by itself ---- */
+
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader)
+{
+	struct larder_reader *r = new_reader(m, cpu);
+	int err = r ? open_reader(r) : -ENOMEM;
+
+	*reader = r;
+	return err;
+}
+
+struct larder_restorer *swap_in_restorer(struct larder_reader *r)
+{
+	return &r->restorer;
+}
+
+int swap_in_is_busy(const struct larder_reader *r)
+{
+	return atomic_load_explicit(&r->taken, memory_order_relaxed) || ops_of(r)->expects(scratch_of(r));
+}
+
+long swap_in_wait(struct larder_reader *r, int fd, void *message, unsigned bytes)
+{
+	begin_waiting(r);
+	if (reap(r))
+		return 0;
+	return ops_of(r)->wait_and_read(backend_of(r), scratch_of(r), fd, message, bytes);
 }

@@ -1,10 +1,10 @@
 /*
  * Swap in: pages come back from disk.
  *
- * One reader thread is pinned to each CPU that has a fault handler. Whoever serves a fault hands the page over to the
- * reader of its own CPU and goes on: no wake-up crosses CPUs, a fault waits for its own read only, and as many reads
- * are under way at once as there are faults. The reader sends what has come to the device in one batch, sleeps until
- * something has been read or asked for, and makes the pages resident.
+ * A fault handler reads what its fault wants by itself: it sends the read, waits for faults and for what it reads at
+ * once, and makes the page resident; so a fault waits for its own read only, no thread has to wake another, and as many
+ * reads are under way as there are faults. What nobody waits for yet (readahead), and what program threads want that
+ * serve their own faults, goes to one of the readers, one thread per CPU, that do nothing else.
  */
 #ifndef LARDER_SWAP_IN_H
 #define LARDER_SWAP_IN_H
@@ -15,8 +15,9 @@
 
 struct larder_memory;
 struct larder_reader;
+struct larder_restorer;
 
-enum { SWAP_IN_READERS_MAX = 8 };
+enum { SWAP_IN_READERS_MAX = 8, SWAP_IN_NO_CPU = -1 };
 
 struct larder_swap_in {
 	/* Set before faults can hit pages on disk, then constant. */
@@ -33,19 +34,46 @@ struct larder_swap_in {
  * negative errno: that of the first that could not be started. */
 int swap_in_start(struct larder_memory *m, const int *cpus, unsigned ncpus);
 
+/* Who wants pages. */
+struct swap_in_request {
+	uint64_t since_ns; /* when the fault that wants them was seen; 0 = there is none, this is readahead */
+	size_t wanted;	   /* the page that the fault is about: it gets the credit */
+	unsigned credit;
+	int written; /* it is about to be written to: a copy of it on disk is of no use */
+};
+
 /*
  * Read pages [first, first + n) from disk and make them resident. The caller owns them (RESTORING) and gives them away;
- * words[i] is what page first + i was. `since_ns`: when the fault that wants the first of them was seen; 0 = there is
- * none, this is readahead. `written`: the first page is about to be written to. Any thread. Returns 0, or -EBUSY: too
- * many reads are under way, and the caller still owns the pages.
+ * words[i] is what page first + i was. Any thread. Returns 0, or -EBUSY: too many reads are under way, and the caller
+ * still owns the pages.
  */
-int swap_in(struct larder_memory *m, size_t first, const uint64_t *words, size_t n, unsigned credit, uint64_t since_ns,
-	    int written);
+int swap_in(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+	    const struct swap_in_request *request);
+
+/* The same for what lies in the same blocks, by a program thread with a descriptor of its own. Returns 0 when it is
+ * done, or an errno: the caller still owns the pages, and a reader may have more success. */
+int swap_in_now(struct larder_memory *m, struct larder_restorer *w, size_t first, const uint64_t *words, size_t n,
+		const struct swap_in_request *request);
 
 /* Leave a fault unanswered until a read is done; then the readers wake the region. Handlers. */
 void swap_in_put_off(struct larder_memory *m);
 
 /* Wait for a page that is being read, or for any read to be done, at most timeout_ns. Program threads. */
 void swap_in_await(struct larder_memory *m, size_t index, uint64_t timeout_ns);
+
+/* ---- for a thread that reads by itself ---- */
+
+/* Make a reader for the calling thread, an internal one, on the CPU given. Returns 0 or a negative errno. */
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader);
+
+/* The reader's own restorer. */
+struct larder_restorer *swap_in_restorer(struct larder_reader *r);
+
+/* Is anything under way, or a message half read? */
+int swap_in_is_busy(const struct larder_reader *r);
+
+/* Go on reading; sleep until there is a message of `bytes` from fd, or something has been read. Returns as read(2), or
+ * 0: there is no message yet. */
+long swap_in_wait(struct larder_reader *r, int fd, void *message, unsigned bytes);
 
 #endif

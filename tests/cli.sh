@@ -2,13 +2,14 @@
 # The command's answers to bad input: one line on standard error that names the cause, and the documented exit status.
 #   cli.sh LARDER CC
 set -u
-larder=$1
+larder=$(realpath "$1")
 cc=$2
 dir=$(mktemp -d)
+disk=$(mktemp -d -p /var/tmp) # not in RAM, where /tmp may be
 failures=0
 checks=0
 restore=:
-trap '$restore; rm -rf "$dir"' EXIT
+trap '$restore; rm -rf "$dir" "$disk"' EXIT
 
 # expect STATUS TEXT COMMAND...: the status, one line, and TEXT in it
 expect() {
@@ -56,6 +57,105 @@ done
 for limit in 0 1k 15M 0% 101% 99999999999T; do
 	expect 125 "the limit '$limit' is out of range" "$larder" run --limit "$limit" true
 done
+
+# ---- swap ----
+file=$dir/file
+: >"$file"
+expect 125 "--swap-dir and --swap-device were both given" "$larder" run --swap-dir "$disk" --swap-device /dev/loop0 true
+expect 125 "--swap-size was given without a place" "$larder" run --swap-size 1G true
+expect 125 "--swap-encrypt was given without a place" "$larder" run --swap-encrypt true
+for option in "--swap-dir=$disk" --swap-device=/dev/loop0 --swap-size=1G --swap-encrypt; do
+	expect 125 "--no-swap was given with another option" "$larder" run --no-swap "$option" true
+done
+for size in "" abc 50% -1 5Q; do
+	expect 125 "the swap size '$size' is not a size" "$larder" run --swap-dir "$disk" --swap-size "$size" true
+done
+for size in 0 63M 17T 99999999999T; do
+	expect 125 "the swap size '$size' is out of range" "$larder" run --swap-dir "$disk" --swap-size "$size" true
+done
+expect 125 "'/nonexistent': there is no such directory" "$larder" run --swap-dir /nonexistent true
+expect 125 "'': there is no such directory" "$larder" run --swap-dir '' true
+expect 125 "'$file': it is not a directory" "$larder" run --swap-dir "$file" true
+[ "$(stat -f -c %T /dev/shm)" = tmpfs ] && expect 125 "'/dev/shm': it is in RAM" "$larder" run --swap-dir /dev/shm true
+expect 125 "'/nonexistent': there is no such device" "$larder" run --swap-device /nonexistent true
+for device in "$file" "$disk" /dev/null; do
+	expect 125 "'$device': it is not a block device" "$larder" run --swap-device "$device" true
+done
+succeeds "hello" "$larder" run --swap-dir "$disk" -- echo hello
+succeeds "LARDER_SWAP_DIR=$disk" env -C "$disk" "$larder" run --swap-dir . --swap-size 64M --swap-encrypt env
+expect 125 "LARDER_SWAP_SIZE: 'x'" "$larder" run -- env LARDER_SWAP_SIZE=x true
+expect 125 "LARDER_SWAP_ENCRYPT: 'yes'" "$larder" run -- env LARDER_SWAP_ENCRYPT=yes true
+expect 125 "cannot swap to '/nonexistent'" "$larder" run -- env LARDER_SWAP_DIR=/nonexistent true
+
+no_swap_is_inherited() {
+	LARDER_SWAP_DIR=/nonexistent LARDER_SWAP_SIZE=x LARDER_SWAP_ENCRYPT=x "$larder" run "$@" -- env >"$dir/env" && ! grep -q LARDER_SWAP "$dir/env" && echo yes
+}
+succeeds yes no_swap_is_inherited
+succeeds yes no_swap_is_inherited --no-swap
+
+cat >"$dir/fill.c" <<'C'
+/* Fill 128 MiB with what does not compress, verify it twice, say so, and wait. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+enum { BLOCKS = 128, WORDS = (1 << 20) / 8 };
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 33) * 0xff51afd7ed558ccdu;
+	x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53u;
+	return x ^ x >> 33;
+}
+int main(void)
+{
+	static uint64_t *block[BLOCKS];
+	for (uint64_t b = 0; b < BLOCKS; b++) {
+		block[b] = malloc(WORDS * 8);
+		for (uint64_t i = 0; i < WORDS; i++)
+			block[b][i] = mix(b * WORDS + i + 1);
+	}
+	for (int turn = 0; turn < 2; turn++)
+		for (uint64_t b = 0; b < BLOCKS; b++)
+			for (uint64_t i = 0; i < WORDS; i++)
+				if (block[b][i] != mix(b * WORDS + i + 1))
+					return 3;
+	puts("verified");
+	fflush(stdout);
+	sleep(60);
+	return 0;
+}
+C
+"$cc" -O1 -o "$dir/fill" "$dir/fill.c"
+
+# fills PLACE...: a heap of four times the limit, all of which has to be on disk at some time, is right; sets $pid
+fills() {
+	local i
+	checks=$((checks + 1))
+	: >"$dir/filled"
+	"$larder" run --limit 32M "$@" -- "$dir/fill" >"$dir/filled" &
+	pid=$!
+	for ((i = 0; i < 600; i++)); do
+		sleep 0.1
+		grep -q verified "$dir/filled" && return
+		kill -0 "$pid" 2>/dev/null || break
+	done
+	echo "FAILED: run --limit 32M $* fill" >&2
+	failures=$((failures + 1))
+}
+disk_objects() {
+	"$larder" stat --json "$pid" | sed -n 's/.*"disk":{[^}]*"objects":\([0-9]*\).*/\1/p'
+}
+many_disk_objects() {
+	[ "$(disk_objects)" -gt 16384 ] && echo yes # 64 MiB
+}
+fills --swap-dir "$disk" --swap-size 256M --swap-encrypt
+succeeds yes many_disk_objects
+succeeds '"kind":"file","encrypted":true,"limit_bytes":268435456' "$larder" stat --json "$pid"
+succeeds 'MiB of 256.0 occupied, in a file, encrypted' "$larder" stat "$pid"
+succeeds 'disk reads, us:  p50 ' "$larder" stat "$pid"
+checks=$((checks + 1))
+[ -z "$(ls -A "$disk")" ] || { echo "FAILED: the swap file has a name" >&2; failures=$((failures + 1)); }
+kill "$pid"
 
 # ---- usage ----
 expect 125 "no PROGRAM" "$larder" run
@@ -114,6 +214,30 @@ if [ "$(id -u)" = 0 ]; then
 		as_nobody "$larder" doctor >"$dir/doctor"
 		[ $? = 125 ] && grep -q '^FAIL  *userfaultfd' "$dir/doctor" || { echo "FAILED: doctor as nobody" >&2; failures=$((failures + 1)); }
 	fi
+	chmod 755 "$disk"
+	nobody_with_userfaultfd=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+sys_ptrace --ambient-caps=+sys_ptrace)
+	if "${nobody_with_userfaultfd[@]}" "$larder" run true 2>/dev/null; then
+		expect 125 "'$disk': it cannot be written to" "${nobody_with_userfaultfd[@]}" "$larder" run --swap-dir "$disk" true
+	else
+		echo "no userfaultfd without being root: swap where nobody may write is left out"
+	fi
+	truncate -s 256M "$disk/image"
+	if loop=$(losetup -f --show "$disk/image" 2>/dev/null); then
+		restore="losetup -d $loop"
+		expect 125 "'$loop': it is smaller than the swap size" "$larder" run --swap-device "$loop" --swap-size 257M true
+		# a program that is executed in the place of another one has its device
+		succeeds hello "$larder" run --swap-device "$loop" -- sh -c 'exec sh -c "exec echo hello"'
+		fills --swap-device "$loop"
+		succeeds yes many_disk_objects
+		succeeds '"kind":"device","encrypted":false' "$larder" stat --json "$pid"
+		expect 125 "'$loop': it is in use" "$larder" run --swap-device "$loop" true
+		kill "$pid"
+		succeeds hello "$larder" run --swap-device "$loop" echo hello
+		$restore
+		restore=:
+	else
+		echo "no loop device: swap on a device is left out"
+	fi
 	if before=$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null) && [ -w /proc/sys/kernel/io_uring_disabled ]; then
 		restore="sysctl -q kernel.io_uring_disabled=$before"
 		sysctl -q kernel.io_uring_disabled=2
@@ -121,7 +245,9 @@ if [ "$(id -u)" = 0 ]; then
 		"$larder" doctor >"$dir/doctor"
 		[ $? = 1 ] && grep -q '^warn  *io_uring .*kernel.io_uring_disabled=0' "$dir/doctor" || { echo "FAILED: doctor without io_uring" >&2; failures=$((failures + 1)); }
 		succeeds "hello" "$larder" run --limit 64M echo hello
+		expect 125 "kernel.io_uring_disabled=0" "$larder" run --limit 64M --swap-dir "$disk" true
 		$restore
+		restore=:
 	fi
 else
 	echo "not root: the checks that take privileges away are left out"

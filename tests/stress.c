@@ -5,7 +5,9 @@
  * extended interface.
  *
  *   stress [--heap MIB] [--seconds N] [--threads N] [--seed N] [--limit MIB|N%] [--expect-evictions]
- *          [--swap-dir DIR] [--swap-size MIB] [--swap-encrypt] [--expect-swap]
+ *          [--incompressible N%] [--swap-dir DIR] [--swap-size MIB] [--swap-encrypt] [--flaky] [--expect-swap]
+ *
+ * --flaky: the disk fails in every way that can be got over (IN_PROCESS only).
  *
  * Exit status: 0 no mismatch, 1 a mismatch or a broken expectation, 2 usage. The seed is printed; the same seed does
  * the same operations in each thread.
@@ -26,6 +28,7 @@
 
 #ifdef IN_PROCESS
 #include "process.h"
+#include "flaky_disk.h"
 
 #include <jemalloc/jemalloc.h>
 
@@ -71,8 +74,9 @@ static struct {
 	uint64_t seed;
 	const char *swap_dir;
 	size_t swap_mib;
-	unsigned swap_encrypt, expect_swap;
-} options = { .heap_mib = 256, .seconds = 10, .threads = 4 };
+	unsigned swap_encrypt, expect_swap, flaky;
+	unsigned incompressible; /* percent of the blocks */
+} options = { .heap_mib = 256, .seconds = 10, .threads = 4, .incompressible = 3 };
 
 /* What a block must contain follows from its seed and size. Blocks are lists of their own: this table is the only other
  * copy. */
@@ -101,22 +105,16 @@ static uint64_t next_random(struct worker *w)
 }
 
 /*
- * Word i of a block. Of 32 blocks one is incompressible, four are one repeated word, the rest compress well (about 12
- * to 1), so that small limits can be met.
+ * Word i of a block. Some blocks are incompressible; of the others one in eight is one repeated word, the rest compress
+ * well (about 12 to 1), so that small limits can be met.
  */
 static uint64_t expected(uint64_t seed, size_t i)
 {
-	switch (seed % 32) {
-	case 0:
+	if (seed % 100 < options.incompressible)
 		return mix(seed + i);
-	case 1:
-	case 2:
-	case 3:
-	case 4:
+	if (seed / 100 % 8 == 0)
 		return seed;
-	default:
-		return i % 64 == 0 ? mix(seed + i) : seed + i % 4;
-	}
+	return i % 64 == 0 ? mix(seed + i) : seed + i % 4;
 }
 
 static void fill(const struct block *b, size_t from)
@@ -257,6 +255,32 @@ static void *work(void *arg)
 	return NULL;
 }
 
+#ifdef IN_PROCESS
+static struct flaky_disk flaky = { .on = 1, .one_in = 50 };
+
+/* Has the disk failed in every way? */
+static int check_flaky(void)
+{
+	int failed = 0;
+
+	if (!options.flaky)
+		return 0;
+	printf("stress: the disk failed:");
+	for (int i = 0; i < FLAKY_BAD_PLACE; i++) {
+		printf(" %s %" PRIu64 "%s", flaky_names[i], flaky.count[i], i + 1 < FLAKY_BAD_PLACE ? "," : "\n");
+		failed |= flaky.count[i] == 0;
+	}
+	if (failed)
+		fprintf(stderr, "stress: some failures did not happen, so they were not tested\n");
+	return failed;
+}
+#else
+static int check_flaky(void)
+{
+	return 0;
+}
+#endif
+
 static size_t rss_kib(void)
 {
 	char line[256];
@@ -288,6 +312,32 @@ static int check_limit(const struct larder_stats *s, size_t rss_before_kib)
 	return 1;
 }
 
+/* Was the disk used, and has it lost nothing? */
+static int check_disk(const struct larder_stats *s)
+{
+	const struct larder_disk_stats *d = &s->disk;
+	int failed = 0;
+
+	if (d->limit_bytes == 0)
+		return options.expect_swap;
+	printf("stress: disk: holds %" PRIu64 " MiB; demoted %" PRIu64 ", direct %" PRIu64 ", clean %" PRIu64
+	       ", reads %" PRIu64 ", writes %" PRIu64 ", written %" PRIu64 " MiB, cleaned %" PRIu64
+	       " MiB, errors %" PRIu64 " + %" PRIu64 ", retries %" PRIu64 ", refused %" PRIu64 ", poisoned %" PRIu64
+	       "\n",
+	       s->tiers[1].stored_bytes / MIB, s->demoted, s->direct, s->clean_evictions, d->reads, d->writes,
+	       d->write_bytes / MIB, d->cleaned_bytes / MIB, d->read_errors, d->write_errors, d->retries, d->refused,
+	       s->pages[LARDER_PAGES_POISONED]);
+	if (options.expect_swap && (d->reads == 0 || d->writes == 0)) {
+		fprintf(stderr, "stress: the disk was not used, so it was not tested\n");
+		failed = 1;
+	}
+	if (s->pages[LARDER_PAGES_POISONED]) {
+		fprintf(stderr, "stress: pages were lost\n");
+		failed = 1;
+	}
+	return failed | check_flaky();
+}
+
 static int check_service(size_t rss_before_kib)
 {
 	struct larder_stats s;
@@ -308,17 +358,7 @@ static int check_service(size_t rss_before_kib)
 		fprintf(stderr, "stress: nothing was evicted, so nothing was tested\n");
 		failed = 1;
 	}
-	printf("stress: disk: demoted %" PRIu64 ", direct %" PRIu64 ", clean %" PRIu64 ", reads %" PRIu64 ", writes %" PRIu64
-	       ", written %" PRIu64 " MiB, cleaned %" PRIu64 " MiB, errors %" PRIu64 " + %" PRIu64 ", retries %" PRIu64
-	       ", refused %" PRIu64 ", poisoned %" PRIu64 "\n",
-	       s.demoted, s.direct, s.clean_evictions, s.disk.reads, s.disk.writes, s.disk.write_bytes >> 20,
-	       s.disk.cleaned_bytes >> 20, s.disk.read_errors, s.disk.write_errors, s.disk.retries, s.disk.refused,
-	       s.pages[LARDER_PAGES_POISONED]);
-	if (options.expect_swap && (s.disk.reads == 0 || s.disk.writes == 0)) {
-		fprintf(stderr, "stress: the disk was not used, so it was not tested\n");
-		failed = 1;
-	}
-	return failed | check_limit(&s, rss_before_kib);
+	return failed | check_disk(&s) | check_limit(&s, rss_before_kib);
 }
 
 static void parse_limit(const char *text)
@@ -345,6 +385,8 @@ static int parse(int argc, char **argv)
 		{ "swap-size", required_argument, NULL, 'z' },
 		{ "swap-encrypt", no_argument, NULL, 'c' },
 		{ "expect-swap", no_argument, NULL, 'w' },
+		{ "flaky", no_argument, NULL, 'f' },
+		{ "incompressible", required_argument, NULL, 'i' },
 		{ 0 },
 	};
 	int c;
@@ -382,6 +424,12 @@ static int parse(int argc, char **argv)
 		case 'w':
 			options.expect_swap = 1;
 			break;
+		case 'f':
+			options.flaky = 1;
+			break;
+		case 'i':
+			options.incompressible = (unsigned)strtoul(optarg, NULL, 10);
+			break;
 		default:
 			return -1;
 		}
@@ -399,10 +447,14 @@ static int start_larder(void)
 				    .swap_dir = options.swap_dir,
 				    .swap_bytes = (uint64_t)options.swap_mib * MIB,
 				    .flags = options.swap_encrypt ? LARDER_SWAP_ENCRYPT : 0 };
+	static struct disk_seam seam;
 
-	return process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc });
+	seam = flaky_seam(&flaky);
+	return process_start(
+		&(struct process_setup){ .options = &o, .allocator = &jemalloc, .seam = options.flaky ? &seam : NULL });
 #else
-	return options.limit_mib || options.limit_percent ? -1 : 0; /* then `larder run` has the limit */
+	/* `larder run` has these */
+	return options.limit_mib || options.limit_percent || options.swap_dir || options.flaky ? -1 : 0;
 #endif
 }
 
@@ -415,7 +467,8 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv) < 0 || options.threads > 64) {
 		fprintf(stderr,
-			"usage: stress [--heap MIB] [--seconds N] [--threads N<=64] [--seed N] [--limit MIB|N%%] [--expect-evictions]\n");
+			"usage: stress [--heap MIB] [--seconds N] [--threads N<=64] [--seed N] [--limit MIB|N%%] [--expect-evictions]\n"
+			"              [--incompressible N] [--swap-dir DIR] [--swap-size MIB] [--swap-encrypt] [--flaky] [--expect-swap]\n");
 		return 2;
 	}
 	err = start_larder();

@@ -1,5 +1,5 @@
 /*
- * Limits, as people write them.
+ * Limits and sizes, as people write them.
  */
 #include "limit.h"
 
@@ -77,6 +77,50 @@ static void impossible_limits_are_refused(void **state)
 		refuses(texts[i], -ERANGE);
 }
 
+static void plain_sizes_are_read(void **state)
+{
+	uint64_t bytes = 7;
+
+	(void)state;
+	assert_int_equal(size_parse("0", 0, UINT64_MAX, &bytes), 0);
+	assert_int_equal(bytes, 0);
+	assert_int_equal(size_parse("4096", 4096, 4096, &bytes), 0);
+	assert_int_equal(bytes, 4096);
+	assert_int_equal(size_parse("1.5g", 1, UINT64_MAX, &bytes), 0);
+	assert_int_equal(bytes, 1536 * mib);
+	assert_int_equal(swap_size_parse("64M", &bytes), 0);
+	assert_int_equal(bytes, 64 * mib);
+	assert_int_equal(swap_size_parse("16TiB", &bytes), 0);
+	assert_int_equal(bytes, 16 * 1024 * 1024 * mib);
+}
+
+static void what_is_no_plain_size_is_refused(void **state)
+{
+	static const struct {
+		const char *text;
+		int want;
+	} cases[] = { { "", -EINVAL },
+		      { "50%", -EINVAL },
+		      { "-1", -EINVAL },
+		      { "5Q", -EINVAL },
+		      { "1G ", -EINVAL },
+		      { "63M", -ERANGE },
+		      { "0", -ERANGE },
+		      { "67108863", -ERANGE },
+		      { "17T", -ERANGE },
+		      { "16777216T", -ERANGE },
+		      { "99999999999999999999", -ERANGE } };
+	uint64_t bytes = 7;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int err = swap_size_parse(cases[i].text, &bytes);
+
+		if (err != cases[i].want || bytes != 7)
+			fail_msg("'%s': error %d, not %d; %lu bytes", cases[i].text, err, cases[i].want, bytes);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -84,6 +128,8 @@ int main(void)
 		cmocka_unit_test(percentages_are_read),
 		cmocka_unit_test(what_is_no_limit_is_refused),
 		cmocka_unit_test(impossible_limits_are_refused),
+		cmocka_unit_test(plain_sizes_are_read),
+		cmocka_unit_test(what_is_no_plain_size_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,14 +25,16 @@ static struct {
 	_Atomic int after, times; /* transfers of that kind to let pass, and to hit then */
 	_Atomic int error;
 	_Atomic uint64_t delay_ns;
-	_Atomic uint64_t from, to; /* only transfers that touch this part of the disk */
+	_Atomic uint64_t from, to;    /* only transfers that touch this part of the disk */
+	_Atomic uint64_t first_write; /* where the first write since fail_on() went */
 	_Atomic int hits;
 	_Atomic int seen[2];
 } plan;
 
 static int is_hit(const struct disk_transfer *t)
 {
-	atomic_fetch_add(&plan.seen[t->kind], 1);
+	if (atomic_fetch_add(&plan.seen[t->kind], 1) == 0 && t->kind == DISK_WRITE)
+		plan.first_write = t->offset;
 	if (plan.fault == FAULT_NONE || t->kind != plan.kind || t->offset >= plan.to ||
 	    t->offset + t->bytes <= plan.from)
 		return 0;
@@ -47,7 +49,7 @@ static int is_hit(const struct disk_transfer *t)
 static int32_t on_submit(void *arg, const struct disk_transfer *t, uint64_t *delay_ns)
 {
 	(void)arg;
-	if (plan.fault == FAULT_DAMAGE || !is_hit(t))
+	if ((plan.fault == FAULT_DAMAGE && t->kind == DISK_READ) || !is_hit(t))
 		return 0;
 	if (plan.fault == FAULT_ERROR)
 		return plan.error;
@@ -62,7 +64,7 @@ static int32_t on_submit(void *arg, const struct disk_transfer *t, uint64_t *del
 static void on_complete(void *arg, struct disk_transfer *t)
 {
 	(void)arg;
-	if (plan.fault != FAULT_DAMAGE || !is_hit(t) || t->kind != DISK_READ)
+	if (plan.fault != FAULT_DAMAGE || t->kind != DISK_READ || !is_hit(t))
 		return;
 	for (uint32_t i = 0; i < t->bytes; i += 64)
 		((char *)t->buffer)[i] ^= 4;
@@ -139,6 +141,16 @@ static size_t count_wrong(const char *base, size_t pages, uint64_t generation)
 	return lost;
 }
 
+/* The same in an order in which nothing is read ahead; `pages` is a power of two. */
+static size_t count_wrong_scattered(const char *base, size_t pages, uint64_t generation)
+{
+	size_t lost = 0;
+
+	for (size_t i = 0; i < pages; i++)
+		lost += !is_right(base, i * 37 % pages, generation);
+	return lost;
+}
+
 /* ---- a pool whose pages go to disk and nowhere else ---- */
 
 static struct sigaction our_bus = { .sa_sigaction = on_bus, .sa_flags = SA_SIGINFO };
@@ -183,6 +195,17 @@ static uint64_t on_disk(void)
 	return s.tiers[1].objects - s.copies;
 }
 
+/* A page that somebody is just bringing back, or that waits for a second chance, stays behind at first. */
+static void all_out(larder_pool *pool, char *base, size_t pages)
+{
+	uint64_t since = now_ns();
+
+	while (on_disk() < pages) {
+		send_out(pool, base, pages);
+		assert_true(now_ns() - since < 10 * SECOND_NS);
+	}
+}
+
 /* ---- without failures ---- */
 
 static void comes_back(enum larder_fault_mode mode)
@@ -191,7 +214,7 @@ static void comes_back(enum larder_fault_mode mode)
 	char *base = filled(pool, PAGES);
 	struct larder_stats before = all_stats(), after;
 
-	assert_int_equal(send_out(pool, base, PAGES), PAGES);
+	all_out(pool, base, PAGES);
 	assert_int_equal(on_disk(), PAGES);
 	assert_int_equal(count_wrong(base, PAGES, 0), 0);
 	after = all_stats();
@@ -216,13 +239,14 @@ static void evicting_clean_pages_again_writes_nothing(void **state)
 	struct larder_stats before, after;
 
 	(void)state;
-	send_out(pool, base, PAGES);
+	all_out(pool, base, PAGES);
 	assert_int_equal(count_wrong(base, PAGES, 0), 0);
 	before = all_stats();
-	assert_int_equal(before.copies, PAGES);
+	assert_in_range(before.copies, PAGES - 1,
+			PAGES); /* the last page is counted when it has been there for a moment */
 	for (size_t i = 0; i < PAGES; i += 4)
 		fill(base, i, 1);
-	assert_int_equal(send_out(pool, base, PAGES), PAGES);
+	all_out(pool, base, PAGES);
 	after = all_stats();
 	assert_int_equal(after.clean_evictions - before.clean_evictions, PAGES - PAGES / 4);
 	assert_int_equal(after.direct - before.direct, PAGES / 4);
@@ -240,7 +264,7 @@ static void pages_that_are_written_to_keep_no_copy(void **state)
 	char *base = filled(pool, PAGES);
 
 	(void)state;
-	send_out(pool, base, PAGES);
+	all_out(pool, base, PAGES);
 	for (size_t i = 0; i < PAGES; i += 64)
 		((volatile uint64_t *)(base + i * PAGE))[5] = 1;
 	assert_true(all_stats().copies <= PAGES / 64 * 8); /* neighbours in the same blocks came along */
@@ -255,7 +279,7 @@ static void a_fork_sees_what_is_on_disk(void **state)
 	int status;
 
 	(void)state;
-	send_out(pool, base, PAGES);
+	all_out(pool, base, PAGES);
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0)
@@ -283,16 +307,6 @@ static void volatile_pages_are_never_written(void **state)
 
 /* ---- every write fails once ---- */
 
-static void until_it_writes_again(larder_pool *pool, char *base, size_t pages)
-{
-	uint64_t since = now_ns();
-
-	while (on_disk() < pages) {
-		send_out(pool, base, pages);
-		assert_true(now_ns() - since < 10 * SECOND_NS);
-	}
-}
-
 /* Returns the writes that the workload makes. */
 static int write_workload(enum fault fault, int n, int error)
 {
@@ -310,8 +324,7 @@ static int write_workload(enum fault fault, int n, int error)
 	writes = plan.seen[DISK_WRITE];
 	fail_no_more();
 	assert_int_equal(all_stats().pages[LARDER_PAGES_POISONED], 0);
-	/* HELD pages are not tried again before a second is over, unless they are asked for. */
-	until_it_writes_again(pool, base, PAGES / 2);
+	all_out(pool, base, PAGES / 2);
 	assert_int_equal(count_wrong(base, PAGES / 2, 1), 0);
 	assert_int_equal(all_stats().disk.refusing, 0);
 	pool_end(pool);
@@ -347,13 +360,12 @@ static int read_workload(enum fault fault, int n, int times, enum larder_fault_m
 	char *base = filled(pool, PAGES / 16);
 	int reads;
 
-	send_out(pool, base, PAGES / 16);
-	assert_int_equal(on_disk(), PAGES / 16);
+	all_out(pool, base, PAGES / 16);
 	fail_on(DISK_READ, fault, n, times, -EIO);
-	*lost = count_wrong(base, PAGES / 16, 0);
+	*lost = count_wrong_scattered(base, PAGES / 16, 0);
 	reads = plan.seen[DISK_READ];
 	fail_no_more();
-	assert_int_equal(count_wrong(base, PAGES / 16, 0), *lost); /* what is lost stays lost, and nothing else goes */
+	assert_int_equal(count_wrong_scattered(base, PAGES / 16, 0), *lost); /* what is lost stays lost, and nothing else goes */
 	assert_int_equal(all_stats().pages[LARDER_PAGES_POISONED], *lost);
 	pool_end(pool);
 	assert_int_equal(all_stats().pages[LARDER_PAGES_POISONED], 0);
@@ -412,10 +424,11 @@ static void a_part_of_the_disk_that_fails_loses_what_lies_there(void **state)
 	size_t lost;
 
 	(void)state;
-	send_out(pool, base, PAGES);
+	fail_on(DISK_WRITE, FAULT_NONE, 0, 0, 0);
+	all_out(pool, base, PAGES);
 	fail_on(DISK_READ, FAULT_ERROR, 0, ALWAYS, -EIO);
-	plan.from = 100 << 10;
-	plan.to = 140 << 10;
+	plan.from = plan.first_write + (100 << 10);
+	plan.to = plan.from + (40 << 10);
 	lost = count_wrong(base, PAGES, 0);
 	s = all_stats();
 	assert_in_range(lost, 1, 60); /* 40 KiB, of objects from 1 KiB on */
@@ -447,7 +460,7 @@ static void pages_under_way_to_a_disk_that_stalls_stay_at_hand(void **state)
 	fail_no_more();
 	sleep(3); /* the old contents arrive now, and must not be taken for the new */
 	assert_int_equal(count_wrong(base, PAGES, 1), 0);
-	until_it_writes_again(pool, base, PAGES);
+	all_out(pool, base, PAGES);
 	assert_int_equal(count_wrong(base, PAGES, 1), 0);
 	pool_end(pool);
 }
@@ -466,7 +479,7 @@ static void a_fault_waits_for_its_own_read_only(void **state)
 	uint64_t start;
 
 	(void)state;
-	send_out(pool, base, PAGES);
+	all_out(pool, base, PAGES);
 	fail_on(DISK_READ, FAULT_DELAY, 0, 1, 0);
 	plan.delay_ns = 2 * SECOND_NS;
 	start = now_ns();
@@ -522,7 +535,7 @@ static void freed_space_is_used_again(void **state)
 	(void)state;
 	print_message("seed 0x%lx\n", random);
 	for (int round = 0; round < 6; round++) {
-		until_it_writes_again(pool, base, pages);
+		all_out(pool, base, pages);
 		for (size_t n = 0; n < pages / 2; n++) {
 			size_t i = page_random(&random, pages);
 

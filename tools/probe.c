@@ -137,10 +137,11 @@ static void check_io_uring(struct probe_finding *f)
 		io_uring_queue_exit(&ring);
 	} else if (disabled > 0) {
 		found(f, "disabled by kernel.io_uring_disabled=%ld", disabled);
-		bad(f, PROBE_WARN, "sysctl kernel.io_uring_disabled=0; only tiers on disk need it");
+		bad(f, PROBE_WARN, "sysctl kernel.io_uring_disabled=0; only swap on disk needs it");
 	} else {
 		found(f, "%s", strerror(-err));
-		bad(f, PROBE_WARN, "allow io_uring_setup (containers often forbid it); only tiers on disk need it");
+		bad(f, PROBE_WARN,
+		    "allow io_uring_setup in the container's seccomp policy; only swap on disk needs it");
 	}
 }
 
@@ -255,6 +256,13 @@ int probe_for_run(struct probe_finding *finding)
 			return 1;
 	}
 	return 0;
+}
+
+int probe_io_uring(struct probe_finding *finding)
+{
+	memset(finding, 0, sizeof(*finding));
+	check_io_uring(finding);
+	return finding->verdict != PROBE_OK;
 }
 
 int probe_preload_path(char *path, size_t size)

@@ -31,6 +31,9 @@ int probe_for_run(struct probe_finding *finding);
 #define PROBE_JEMALLOC "--probe-jemalloc"
 int probe_jemalloc_is_here(void);
 
+/* What swap depends on besides. Returns 0, or 1 when io_uring cannot be had; *finding says why. */
+int probe_io_uring(struct probe_finding *finding);
+
 /* Absolute name of the preload object into `path`. Returns 0, or -1 when it is in none of the places where it belongs.
  */
 int probe_preload_path(char *path, size_t size);

@@ -5,6 +5,7 @@
 #include "limit.h"
 #include "probe.h"
 #include "program.h"
+#include "swap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,29 +17,66 @@
 #include <unistd.h>
 
 static const char usage[] =
-	"Usage: larder run [--limit SIZE|N%] [--log FILE] [--] PROGRAM [ARG...]\n"
-	"Run PROGRAM with its cold memory compressed.\n"
+	"Usage: larder run [--limit SIZE|N%] [--swap-dir DIR|--swap-device DEV] [OPTION...] [--] PROGRAM [ARG...]\n"
+	"Run PROGRAM with its cold memory compressed, and on a disk where that is not enough.\n"
 	"\n"
-	"  --limit SIZE  keep what its heap costs below SIZE: a number with k, M, G or T, such as 512M; at least 16M\n"
-	"  --limit N%    keep it below N percent (1 to 100) of what the program has allocated\n"
-	"                without --limit nothing is reclaimed\n"
-	"  --log FILE    append messages to FILE instead of standard error\n"
-	"  --help        show this text\n";
+	"  --limit SIZE       keep what its heap costs in RAM below SIZE: a number with k, M, G or T, such as 512M; at\n"
+	"                     least 16M\n"
+	"  --limit N%         keep it below N percent (1 to 100) of what the program has allocated\n"
+	"                     without --limit nothing is reclaimed\n"
+	"  --swap-dir DIR     pages that stay cold go on to a file without a name in DIR\n"
+	"  --swap-device DEV  they go to the block device DEV; what it holds is lost\n"
+	"  --swap-size SIZE   use at most so much of it, from 64M; default: 8G of DIR, all of DEV\n"
+	"  --swap-encrypt     encrypt what goes there, with a key that is never written\n"
+	"  --no-swap          keep pages in RAM: the default\n"
+	"  --log FILE         append messages to FILE instead of standard error\n"
+	"  --help             show this text\n";
 
 struct run_options {
 	const char *limit;
 	const char *log;
+	struct swap_options swap;
 };
+
+static const struct option known[] = {
+	{ "limit", required_argument, NULL, 'l' },
+	{ "log", required_argument, NULL, 'o' },
+	{ "swap-dir", required_argument, NULL, 'd' },
+	{ "swap-device", required_argument, NULL, 'b' },
+	{ "swap-size", required_argument, NULL, 's' },
+	{ "swap-encrypt", no_argument, NULL, 'e' },
+	{ "no-swap", no_argument, NULL, 'n' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+/* Returns whether `option` is one of swap. */
+static int parse_swap(int option, struct swap_options *o)
+{
+	switch (option) {
+	case 'd':
+		o->dir = optarg;
+		return 1;
+	case 'b':
+		o->device = optarg;
+		return 1;
+	case 's':
+		o->size = optarg;
+		return 1;
+	case 'e':
+		o->encrypt = 1;
+		return 1;
+	case 'n':
+		o->none = 1;
+		return 1;
+	default:
+		return 0;
+	}
+}
 
 /* Returns 0 to go on, 1 when help was shown, EXIT_LARDER. */
 static int parse(int argc, char **argv, struct run_options *o)
 {
-	static const struct option known[] = {
-		{ "limit", required_argument, NULL, 'l' },
-		{ "log", required_argument, NULL, 'o' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
 	int c;
 
 	opterr = 0;
@@ -56,6 +94,8 @@ static int parse(int argc, char **argv, struct run_options *o)
 		case ':':
 			return complain("run", "%s needs a value; try larder run --help", argv[optind - 1]);
 		default:
+			if (parse_swap(c, &o->swap))
+				break;
 			return complain("run", "there is no option '%s'; try larder run --help", argv[optind - 1]);
 		}
 	if (optind == argc)
@@ -98,6 +138,8 @@ static int set_environment(const struct run_options *o)
 	const char *before = getenv("LD_PRELOAD");
 	int err = o->log ? resolve_log(o->log, log) : 0;
 
+	if (!err)
+		err = swap_set_environment(&o->swap);
 	if (err)
 		return err;
 	probe_preload_path(preload, sizeof(preload)); /* check_machine() has found it */
@@ -125,7 +167,11 @@ int run_main(int argc, char **argv)
 		return err == 1 ? 0 : err;
 	err = check_limit(o.limit);
 	if (!err)
+		err = swap_check_options(&o.swap);
+	if (!err)
 		err = check_machine();
+	if (!err)
+		err = swap_check_place(&o.swap);
 	if (err)
 		return err;
 	err = program_check(argv[optind], path, sizeof(path), why, sizeof(why));

@@ -5,10 +5,7 @@
  * copies it.
  */
 #include "larder.h"
-
-#include <larder/stats.h>
-
-#include <json-c/json.h>
+#include "stat.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -21,11 +18,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { EXIT_NO_STATS = 1, MIB = 1 << 20 };
+enum { EXIT_NO_STATS = 1 };
 
 static const char usage[] =
 	"Usage: larder stat PID [--json] [--interval SECONDS [--count N]]\n"
-	"Show where the memory of a program under Larder is, its faults and their latencies.\n"
+	"Show where the memory of a program under Larder is, its faults and their latencies, and what its disk does.\n"
 	"\n"
 	"  --json              print one JSON object a line\n"
 	"  --interval SECONDS  print again every SECONDS until the program ends\n"
@@ -118,23 +115,20 @@ static int read_stats(int pid, struct larder_stats *s)
 
 /* ---- figures ---- */
 
+/* Over the tiers in RAM. */
 static uint64_t tier_sum(const struct larder_stats *s, size_t offset)
 {
 	uint64_t sum = 0;
 
 	for (int i = 0; i < LARDER_TIERS_MAX; i++)
-		sum += *(const uint64_t *)((const char *)&s->tiers[i] + offset);
+		if (!is_on_disk(&s->tiers[i]))
+			sum += *(const uint64_t *)((const char *)&s->tiers[i] + offset);
 	return sum;
 }
 
 #define TIER_SUM(s, field) tier_sum(s, offsetof(struct larder_tier_stats, field))
 
-static double ratio(uint64_t a, uint64_t b)
-{
-	return b ? (double)a / (double)b : 0;
-}
-
-/* Bytes of content for each byte that its compressed form has; 0 when nothing is stored. */
+/* Bytes of content for each byte that its compressed form has; 0 when nothing is stored in RAM. */
 static double compression_ratio(const struct larder_stats *s)
 {
 	return ratio(TIER_SUM(s, objects) * s->page_bytes, TIER_SUM(s, stored_bytes));
@@ -146,14 +140,14 @@ static double density(const struct larder_stats *s)
 }
 
 /* In us; the middle of the bucket in which the quantile lies. */
-static double latency_us(const struct larder_stats *s, double quantile)
+static double latency_us(const uint64_t *buckets, double quantile)
 {
 	uint64_t total = 0, below = 0;
 
 	for (unsigned i = 0; i < LARDER_LATENCY_BUCKETS; i++)
-		total += s->fault_latency[i];
+		total += buckets[i];
 	for (unsigned i = 0; i < LARDER_LATENCY_BUCKETS && total; i++) {
-		below += s->fault_latency[i];
+		below += buckets[i];
 		if ((double)below >= quantile * (double)total)
 			return (double)(larder_latency_floor_ns(i) + larder_latency_floor_ns(i + 1)) / 2 / 1000;
 	}
@@ -219,11 +213,6 @@ static uint64_t field(const struct larder_stats *s, size_t i)
 
 /* ---- JSON ---- */
 
-static void add_number(struct json_object *o, const char *name, uint64_t value)
-{
-	json_object_object_add(o, name, json_object_new_uint64(value));
-}
-
 static struct json_object *pages_json(const struct larder_stats *s)
 {
 	struct json_object *o = json_object_new_object();
@@ -233,13 +222,13 @@ static struct json_object *pages_json(const struct larder_stats *s)
 	return o;
 }
 
-static struct json_object *latency_json(const struct larder_stats *s)
+struct json_object *latency_json(const uint64_t *buckets)
 {
 	struct json_object *o = json_object_new_object();
 
 	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
 		json_object_object_add(o, quantiles[i].name,
-				       json_object_new_double(latency_us(s, quantiles[i].quantile)));
+				       json_object_new_double(latency_us(buckets, quantiles[i].quantile)));
 	return o;
 }
 
@@ -301,8 +290,10 @@ static void print_json(const struct larder_stats *s)
 	json_object_object_add(o, "pages", pages_json(s));
 	json_object_object_add(o, "compression_ratio", json_object_new_double(compression_ratio(s)));
 	json_object_object_add(o, "density", json_object_new_double(density(s)));
-	json_object_object_add(o, "fault_latency_us", latency_json(s));
+	json_object_object_add(o, "fault_latency_us", latency_json(s->fault_latency));
 	json_object_object_add(o, "tiers", tiers_json(s));
+	if (s->disk.limit_bytes)
+		json_object_object_add(o, "disk", disk_json(s));
 	json_object_object_add(o, "volatile", volatiles_json(s));
 	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
@@ -310,9 +301,12 @@ static void print_json(const struct larder_stats *s)
 
 /* ---- text ---- */
 
-static double mib(uint64_t bytes)
+void print_latency(const char *title, const uint64_t *buckets)
 {
-	return (double)bytes / MIB;
+	printf("%s", title);
+	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
+		printf("  %s %.1f", quantiles[i].name, latency_us(buckets, quantiles[i].quantile));
+	putchar('\n');
 }
 
 static void print_limit(const struct larder_stats *s)
@@ -365,10 +359,7 @@ static void print_faults(const struct larder_stats *s)
 	       s->discarded, s->purges);
 	printf("waits      %12" PRIu64 " allocations, %.1f ms in all\n", s->pressure_waits,
 	       (double)s->pressure_wait_ns / 1e6);
-	printf("fault service, us:");
-	for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
-		printf("  %s %.1f", quantiles[i].name, latency_us(s, quantiles[i].quantile));
-	putchar('\n');
+	print_latency("fault service, us:", s->fault_latency);
 }
 
 /* Programs without volatile memory need not hear of it. */
@@ -400,6 +391,8 @@ static void print_text(const struct larder_stats *s)
 	print_pages(s);
 	print_tiers(s);
 	print_faults(s);
+	if (s->disk.limit_bytes)
+		print_disk(s);
 	print_volatiles(s);
 }
 

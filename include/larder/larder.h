@@ -42,7 +42,7 @@ struct larder_options {
 	 * RAM. Copied.
 	 */
 	const char *swap_dir, *swap_device;
-	uint64_t swap_bytes; /* how large it may become, 64 MiB at least; 0 = all of the device, or for a file 8 GiB */
+	uint64_t swap_bytes; /* how large it may become, 64 MiB to 16 TiB; 0 = all of the device, or for a file 8 GiB */
 };
 
 /* Purge volatile memory for the limits and on request only, not when memory is short outside this process. */
@@ -56,11 +56,12 @@ struct larder_options {
  *
  * options  copied; NULL = no limit.
  * returns  0; -EALREADY: already started, by this call or by `larder run`; -EINVAL: an option is out of range or both
- * limits are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel built
- *          without userfaultfd; -ENOMEM: no address space for the region; -ENOPKG: the program's malloc is not jemalloc
- *          with extent hooks; of swap: -ENODEV: swap_dir is in RAM; -ENOTBLK: swap_device is no block device; -EBUSY:
- * it is in use; -ENOENT, -EACCES and others as open(2) says; -EOPNOTSUPP: no O_DIRECT there; -EPERM or -ENOSYS:
- *          io_uring is not permitted. On error nothing has changed.
+ *          limits are given; -EPERM: userfaultfd is not permitted; -EOPNOTSUPP: kernel older than 6.8; -ENOSYS: kernel
+ *          built without userfaultfd; -ENOMEM: no address space for the region; -ENOPKG: the program's malloc is not
+ *          jemalloc with extent hooks; of swap: -ENODEV: swap_dir is in RAM; -ENOTBLK: swap_device is no block device;
+ *          -EBUSY: it is in use; -ENOSPC: it is smaller than swap_bytes, or than 64 MiB; -ENOENT, -EACCES and others as
+ *          open(2) says; -EOPNOTSUPP: no O_DIRECT there; -EPERM or -ENOSYS: io_uring is not permitted. On error nothing
+ *          has changed.
  * threads  call once, before threads that allocate exist; any thread may call any other function.
  */
 int larder_start(const struct larder_options *options);
