@@ -262,8 +262,8 @@ static size_t get_object(const struct larder_file *f, disk_log_place place, cons
 	return bytes;
 }
 
-static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
-		    const char *from, void *page)
+static int check_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
+		      const char *from, void *page)
 {
 	const char *object = from;
 	size_t bytes = disk_log_bytes(place);
@@ -274,8 +274,17 @@ static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t hand
 	}
 	if (bytes && codec_expand(object, bytes, page) == 0 && checksum(f, page) == disk_log_checksum(&f->log, handle))
 		return 0;
-	__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
 	return -EBADMSG;
+}
+
+static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
+		    const char *from, void *page)
+{
+	int err = check_page(f, s, handle, place, from, page);
+
+	if (err)
+		__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+	return err;
 }
 
 /* What is read for an object: a device that is asked for less than 4 KiB is no faster, and what lies around the object
@@ -756,8 +765,11 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 		return 0;
 	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
-	if (get_page(f, s, handle, place, from, s->page)) { /* it stays where it can be read again */
-		leave_victim(f);
+	if (check_page(f, s, handle, place, from, s->page)) {
+		if (disk_log_place_now(&f->log, handle) == place) { /* it stays where it can be read again */
+			__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+			leave_victim(f);
+		} /* else it was dropped, and so was its checksum */
 		return 0;
 	}
 	c->handles[c->objects] = handle;

@@ -233,13 +233,13 @@ static void shell_line(const char *command, char *line, size_t bytes)
 	line[strcspn(line, "\n")] = 0;
 }
 
-/* A loop device over 8 MiB. Returns 0 when there can be none. */
+/* A loop device over 72 MiB. Returns 0 when there can be none. */
 static int make_loop(char *file, char *device, size_t bytes)
 {
 	char command[256];
 	int fd = mkstemp(file);
 
-	if (fd < 0 || ftruncate(fd, 8 * MIB))
+	if (fd < 0 || ftruncate(fd, 72 * MIB))
 		return 0;
 	close(fd);
 	snprintf(command, sizeof(command), "losetup --find --show %s 2>/dev/null", file);
@@ -263,8 +263,8 @@ static void a_device_is_opened_once(void **state)
 	again = open_at(NULL, device, 0);
 	if (!err)
 		disk_close(&first);
-	too_large = open_at(NULL, device, 8 * MIB + 1);
-	of_part = open_at(NULL, device, 4 * MIB);
+	too_large = open_at(NULL, device, 72 * MIB + 1);
+	of_part = open_at(NULL, device, 64 * MIB);
 	part = disk;
 	if (!of_part)
 		disk_close(&disk);
@@ -272,12 +272,12 @@ static void a_device_is_opened_once(void **state)
 	unlink(file);
 	assert_int_equal(err, 0);
 	assert_true(first.is_device);
-	assert_int_equal(first.bytes, 8 * MIB);
+	assert_int_equal(first.bytes, 72 * MIB);
 	assert_true(first.block_bytes >= 512);
 	assert_int_equal(again, -EBUSY);
 	assert_int_equal(too_large, -ENOSPC);
 	assert_int_equal(of_part, 0);
-	assert_int_equal(part.bytes, 4 * MIB);
+	assert_int_equal(part.bytes, 64 * MIB);
 }
 
 static void without_descriptors_nothing_leaks(void **state)
@@ -376,9 +376,9 @@ static void what_is_short_is_gone_on_with(void **state)
 static void where_nothing_was_written_nothing_is_read(void **state)
 {
 	(void)state;
-	assert_int_equal(transfer_now(DISK_READ, 32 * MIB, read_buffer(0), BLOCK), -EIO);
-	assert_int_equal(transfer_now(DISK_WRITE, 0, write_buffer(0), BLOCK), BLOCK);
-	assert_int_equal(transfer_now(DISK_READ, 0, read_buffer(0), 2 * BLOCK), -EIO);
+	assert_int_equal(transfer_now(DISK_READ, 128 * MIB, read_buffer(0), BLOCK), -EIO);
+	assert_int_equal(transfer_now(DISK_WRITE, 128 * MIB, write_buffer(0), BLOCK), BLOCK);
+	assert_int_equal(transfer_now(DISK_READ, 128 * MIB, read_buffer(0), 2 * BLOCK), -EIO);
 	assert_int_equal(stats.read_errors, 2);
 }
 

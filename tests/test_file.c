@@ -591,7 +591,7 @@ static int cleaner_reads(void)
 	uint64_t until = now_ns() + SECOND_NS;
 
 	while (plan.hits == 0 && now_ns() < until)
-		ops->compact(tier.backend, tier.scratch, COMPACT_BYTES);
+		settle();
 	return plan.hits > 0;
 }
 
