@@ -56,7 +56,8 @@ static int open_segment(struct disk_log *log, enum disk_log_stream stream, uint3
 	s = &log->segments[log->next_free];
 	s->state = DISK_LOG_OPEN; /* readers and live bytes are nobody's to set: a reader may just be finding out that
 				it is late */
-	s->used_bytes = s->objects = s->unreadable = 0;
+	s->used_bytes = s->objects = 0;
+	s->leave_until_ns = 0;
 	s->opening = ++log->openings;
 	s->written_ns = sys_now_ns();
 	if (!s->has_blocks)
@@ -157,11 +158,12 @@ int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare)
 
 /*
  * Cost-benefit of Sprite LFS: (1 - u) * age / (1 + u), where u is the share that is live, and which has to be read and
- * written again; and space that has been stable for long will stay free for long.
+ * written again; and space that has been stable for long will stay free for long. The share is that of what was used: a
+ * segment of small objects is full when its summary is, and moving them all would gain nothing.
  */
 static double benefit(const struct disk_log_segment *s, uint64_t now_ns)
 {
-	double u = (double)s->live_bytes / DISK_LOG_SEGMENT_BYTES;
+	double u = (double)s->live_bytes / s->used_bytes;
 
 	return (1 - u) * ((double)(now_ns - s->written_ns) + 1e6) / (1 + u);
 }
@@ -174,8 +176,8 @@ int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns)
 	for (uint32_t i = 0; i < log->nsegments; i++) {
 		const struct disk_log_segment *s = &log->segments[i];
 
-		if (s->state != DISK_LOG_FULL || s->writing || s->unreadable ||
-		    s->live_bytes > DISK_LOG_SEGMENT_BYTES / 8 * 7 || s->live_bytes == 0)
+		if (s->state != DISK_LOG_FULL || s->writing || s->leave_until_ns > now_ns || s->live_bytes == 0 ||
+		    s->live_bytes > s->used_bytes / 8 * 7)
 			continue;
 		if (benefit(s, now_ns) > most) {
 			most = benefit(s, now_ns);
@@ -269,21 +271,31 @@ disk_log_place disk_log_pin(struct disk_log *log, uint64_t handle)
 
 void disk_log_unpin(struct disk_log *log, disk_log_place place)
 {
-	if (atomic_fetch_sub(&disk_log_segment_at(log, disk_log_offset(place))->readers, 1) == 1)
+	disk_log_release(log, (int32_t)(disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES));
+}
+
+void disk_log_hold(struct disk_log *log, int32_t segment)
+{
+	atomic_fetch_add(&log->segments[segment].readers, 1);
+}
+
+void disk_log_release(struct disk_log *log, int32_t segment)
+{
+	if (atomic_fetch_sub(&log->segments[segment].readers, 1) == 1)
 		atomic_store(&log->emptied, 1);
 }
 
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset)
 {
 	struct disk_log_segment *to = disk_log_segment_at(log, to_offset);
+	const uint32_t bytes = disk_log_bytes(from);
 	disk_log_place now = from;
 
 	if (to->objects >= DISK_LOG_SEGMENT_OBJECTS)
 		return 0;
-	atomic_fetch_add(&to->live_bytes, disk_log_bytes(from));
-	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &now,
-					    disk_log_place_of(to_offset, disk_log_bytes(from)))) {
-		atomic_fetch_sub(&to->live_bytes, disk_log_bytes(from));
+	atomic_fetch_add(&to->live_bytes, bytes);
+	if (!atomic_compare_exchange_strong(&log->entries[handle].place, &now, disk_log_place_of(to_offset, bytes))) {
+		atomic_fetch_sub(&to->live_bytes, bytes); /* `now` is another place, or none */
 		return 0;
 	}
 	summary_of(log, to)[to->objects++] = (uint32_t)handle;

@@ -31,19 +31,20 @@ enum disk_log_stream { DISK_LOG_NEW, DISK_LOG_CLEANED, DISK_LOG_STREAMS };
 struct disk_log_segment {
 	_Atomic uint32_t live_bytes, readers;
 	/* the writer's */
-	uint32_t state;
 	uint32_t used_bytes; /* handed out by disk_log_reserve() */
 	uint32_t objects;    /* in its summary */
 	uint32_t writing;    /* writes under way */
+	uint8_t state;	     /* enum disk_log_segment_state */
+	uint8_t has_blocks;  /* it was written to since it was last given back to the filesystem */
 	uint64_t opening;    /* number of its opening: never the same twice */
 	uint64_t written_ns;
-	uint8_t has_blocks; /* it was written to since it was last given back to the filesystem */
-	uint8_t unreadable; /* it could not be cleaned: not tried again while it has objects */
+	uint64_t leave_until_ns; /* it could not be cleaned: it is left alone until then */
 };
 
 /* A place: where an object is. 0 = none. */
 typedef uint64_t disk_log_place;
 enum { DISK_LOG_PLACE_SHIFT = 44 };
+#define DISK_LOG_MAX_BYTES ((uint64_t)1 << DISK_LOG_PLACE_SHIFT)
 
 static inline disk_log_place disk_log_place_of(uint64_t offset, uint32_t bytes)
 {
@@ -52,7 +53,7 @@ static inline disk_log_place disk_log_place_of(uint64_t offset, uint32_t bytes)
 
 static inline uint64_t disk_log_offset(disk_log_place place)
 {
-	return place & (((uint64_t)1 << DISK_LOG_PLACE_SHIFT) - 1);
+	return place & (DISK_LOG_MAX_BYTES - 1);
 }
 
 static inline uint32_t disk_log_bytes(disk_log_place place)
@@ -84,7 +85,8 @@ struct disk_log {
 	_Atomic uint32_t emptied;  /* 1: a segment may have lost its last object */
 };
 
-/* Prepare a zeroed log over `bytes` for max_objects objects. Returns 0 or -ENOMEM, with nothing left mapped. */
+/* Prepare a zeroed log over `bytes`, at most DISK_LOG_MAX_BYTES, for max_objects objects. Returns 0 or -ENOMEM, with
+ * nothing left mapped. */
 int disk_log_open(struct disk_log *log, uint64_t bytes, uint64_t max_objects);
 void disk_log_close(struct disk_log *log);
 
@@ -128,7 +130,12 @@ static inline struct disk_log_segment *disk_log_segment_at(const struct disk_log
 /* The segment that is best to clean now, or DISK_LOG_NO_SEGMENT. */
 int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns);
 
-/* An object has been copied from one place to another. Returns 1, or 0: it was dropped meanwhile. */
+/* Between the two, a segment is not freed, so that no place in it comes to mean another object. */
+void disk_log_hold(struct disk_log *log, int32_t segment);
+void disk_log_release(struct disk_log *log, int32_t segment);
+
+/* An object has been copied from one place, in a segment that has been held since before it was read, to another.
+ * Returns 1, or 0: it was dropped meanwhile. */
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset);
 
 /* Free the segments that hold nothing any more. */

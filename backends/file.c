@@ -34,7 +34,8 @@ enum {
 	READ_BYTES = 4096,
 	DIRECT_BYTES = 16 << 10,
 	SEALED_MAX_BYTES = LARDER_OBJECT_MAX_BYTES + SEAL_TAG_BYTES,
-	SINGLE_BYTES = 16 << 10, /* an object's blocks, of up to 4 KiB each */
+	BLOCK_MOST_BYTES = 4096,
+	SINGLE_BYTES = 16 << 10, /* an object's blocks */
 };
 
 #define REFUSE_MIN_NS	((uint64_t)1000000000u)
@@ -123,6 +124,7 @@ struct file_scratch {
 	char *arena, *single;
 	uint64_t units_taken[ARENA_UNITS / 64];
 	struct fetch_state *reaped, **reaped_end;
+	unsigned batches_done; /* but not reaped: the writer's */
 	struct fetch_state fetches[FETCHES];
 	struct owner single_owner;
 	char object[SEALED_MAX_BYTES], page[LARDER_PAGE_BYTES];
@@ -164,11 +166,15 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 	err = disk_open(&f->disk, &place);
 	if (err)
 		return err;
+	if (f->disk.bytes > DISK_LOG_MAX_BYTES) /* the rest of such a device is not used */
+		f->disk.bytes = DISK_LOG_MAX_BYTES;
 	err = disk_log_open(&f->log, f->disk.bytes, setup->max_objects);
 	f->buffers = sys_map(BUFFERS_BYTES);
 	f->seal = setup->encrypt ? seal_open() : NULL;
 	if (!f->buffers || (setup->encrypt && !f->seal))
 		err = -ENOMEM;
+	if (f->disk.block_bytes > BLOCK_MOST_BYTES)
+		err = -EOPNOTSUPP;
 	if (sys_call3(SYS_getrandom, (long)&f->seed, sizeof(f->seed), 0) != sizeof(f->seed))
 		err = -EIO;
 	if (err) {
@@ -259,8 +265,8 @@ static size_t get_object(const struct larder_file *f, disk_log_place place, cons
 	return bytes;
 }
 
-static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
-		    const char *from, void *page)
+static int check_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
+		      const char *from, void *page)
 {
 	const char *object = from;
 	size_t bytes = disk_log_bytes(place);
@@ -271,8 +277,17 @@ static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t hand
 	}
 	if (bytes && codec_expand(object, bytes, page) == 0 && checksum(f, page) == disk_log_checksum(&f->log, handle))
 		return 0;
-	__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
 	return -EBADMSG;
+}
+
+static int get_page(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place,
+		    const char *from, void *page)
+{
+	int err = check_page(f, s, handle, place, from, page);
+
+	if (err)
+		__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+	return err;
 }
 
 /* What is read for an object: a device that is asked for less than 4 KiB is no faster, and what lies around the object
@@ -300,6 +315,12 @@ static void run_completed(struct file_scratch *s, struct run *run)
 	s->reaped_end = &fetch->next;
 }
 
+static void batch_done(struct file_scratch *s, struct batch *b)
+{
+	b->is_done = 1;
+	s->batches_done++;
+}
+
 /* Give everything that has completed to its owner. */
 static void dispatch(struct larder_file *f, struct file_scratch *s)
 {
@@ -313,7 +334,7 @@ static void dispatch(struct larder_file *f, struct file_scratch *s)
 			run_completed(s, (struct run *)t);
 			break;
 		case OWNER_BATCH:
-			((struct batch *)t->owner)->is_done = 1;
+			batch_done(s, t->owner);
 			break;
 		case OWNER_CLEANER:
 			f->cleaner.is_done = 1;
@@ -329,7 +350,7 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 	struct file_scratch *s = scratch;
 
 	(void)backend;
-	if (s->reaped)
+	if (s->reaped || s->batches_done)
 		disk_flush(&s->queue);
 	else
 		disk_wait(&s->queue, word, seen, timeout_ns);
@@ -484,9 +505,9 @@ static int take_units(struct file_scratch *s, struct run *run)
 static void plan_page(const struct larder_file *f, struct fetch_state *fetch, unsigned i)
 {
 	uint64_t start = block_start(f, fetch->place[i]), end = block_end(f, fetch->place[i]);
-	struct run *run = &fetch->run[fetch->runs - 1];
+	struct run *run = fetch->runs ? &fetch->run[fetch->runs - 1] : NULL;
 
-	if (fetch->runs && start >= run->read.offset && start <= run->read.offset + run->read.bytes + RUN_GAP_BYTES &&
+	if (run && start >= run->read.offset && start <= run->read.offset + run->read.bytes + RUN_GAP_BYTES &&
 	    end - run->read.offset <= RUN_MAX_BYTES) {
 		if (end > run->read.offset + run->read.bytes)
 			run->read.bytes = (uint32_t)(end - run->read.offset);
@@ -643,11 +664,21 @@ static void report_recovery(struct larder_file *f)
 	log_line(&t);
 }
 
-/* A device that has failed is left alone for a second, then for twice as long each time. */
+static int refuses(const struct larder_file *f)
+{
+	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
+		return 0;
+	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
+}
+
+/* A device that has failed is left alone for a second, then for twice as long each time. Writes that were under way
+ * when it failed, and fail too, are not another time. */
 static void refuse(struct larder_file *f, int err)
 {
 	uint64_t first = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MIN_NS;
 
+	if (refuses(f))
+		return;
 	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : first;
 	if (f->refuse_ns > REFUSE_MAX_NS)
 		f->refuse_ns = REFUSE_MAX_NS;
@@ -661,13 +692,6 @@ static void has_written(struct larder_file *f)
 	f->refuse_ns = f->refuse_until_ns = 0;
 	report_recovery(f);
 	__atomic_store_n(&f->stats->refusing, 0, __ATOMIC_RELAXED);
-}
-
-static int refuses(const struct larder_file *f)
-{
-	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
-		return 0;
-	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
 }
 
 /* ---- cleaning ---- */
@@ -692,7 +716,7 @@ static void begin_transfer(struct file_scratch *s, struct cleaner *c, enum disk_
 static void end_cleaning(struct larder_file *f)
 {
 	f->cleaner.step = CLEANER_IDLE;
-	disk_log_unpin(&f->log, disk_log_place_of((uint64_t)f->cleaner.victim * DISK_LOG_SEGMENT_BYTES, 1));
+	disk_log_release(&f->log, f->cleaner.victim);
 	atomic_fetch_sub(&f->writing, 1);
 }
 
@@ -717,12 +741,20 @@ static void find_victim(struct larder_file *f, struct file_scratch *s)
 		return;
 	/* Without this reader the segment could lose all it has, be filled again, and have an object of the same handle
 	 * and size at the same place, which would be taken for the one that was copied. */
-	atomic_fetch_add(&f->log.segments[c->victim].readers, 1);
+	disk_log_hold(&f->log, c->victim);
 	c->next = 0;
 	c->step = CLEANER_READS;
 	atomic_fetch_add(&f->writing, 1);
 	begin_transfer(s, c, DISK_READ, (uint64_t)c->victim * DISK_LOG_SEGMENT_BYTES, c->segment,
 		       whole_blocks(f, f->log.segments[c->victim].used_bytes));
+}
+
+/* The victim, or some of it, cannot be read now. That may pass, and its dead space is wanted. */
+static void leave_victim(struct larder_file *f)
+{
+	uint64_t ns = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MAX_NS;
+
+	f->log.segments[f->cleaner.victim].leave_until_ns = sys_now_ns() + ns;
 }
 
 /* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
@@ -736,8 +768,11 @@ static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t h
 		return 0;
 	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
-	if (get_page(f, s, handle, place, from, s->page)) { /* it stays where it can be read again */
-		disk_log_segment_at(&f->log, disk_log_offset(place))->unreadable = 1;
+	if (check_page(f, s, handle, place, from, s->page)) {
+		if (disk_log_place_now(&f->log, handle) == place) { /* it stays where it can be read again */
+			__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+			leave_victim(f);
+		} /* else it was dropped, and so was its checksum */
 		return 0;
 	}
 	c->handles[c->objects] = handle;
@@ -799,7 +834,7 @@ static void go_on_cleaning(struct larder_file *f, struct file_scratch *s)
 	if (c->step == CLEANER_READS && c->is_done) {
 		c->step = CLEANER_COPIES;
 		if (c->transfer.result < 0) {
-			f->log.segments[c->victim].unreadable = 1;
+			leave_victim(f);
 			end_cleaning(f);
 		}
 	}
@@ -892,7 +927,7 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 		.owner = b,
 	};
 	if (bytes == 0) {
-		b->is_done = 1;
+		batch_done(s, b);
 		return;
 	}
 	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
@@ -903,21 +938,23 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 static struct larder_batch *file_batch_reap(void *backend, void *scratch)
 {
 	struct larder_file *f = backend;
+	struct file_scratch *s = scratch;
 
-	dispatch(f, scratch);
+	dispatch(f, s);
 	for (unsigned i = 0; i < BATCHES; i++) {
 		struct batch *b = &f->batches[i];
 
 		if (!b->taken || !b->is_done)
 			continue;
 		b->is_done = 0;
+		s->batches_done--;
 		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
 		disk_log_write_ends(&f->log, b->offset);
 		if (b->public.result) {
 			for (unsigned n = 0; n < b->public.objects; n++)
 				disk_log_drop(&f->log, b->public.handles[n]);
 			refuse(f, b->public.result);
-		} else {
+		} else if (b->write.bytes) {
 			has_written(f);
 		}
 		return &b->public;
