@@ -25,10 +25,10 @@ enum {
 
 	QUEUE_DEPTH = 128,
 	FETCHES = 64,
-	ARENA_BYTES = 256 << 10,
+	ARENA_BYTES = 512 << 10,
 	ARENA_UNIT = 4096,
 	ARENA_UNITS = ARENA_BYTES / ARENA_UNIT,
-	RUN_GAP_BYTES = 16 << 10,
+	RUN_GAP_BYTES = 4 << 10,
 	RUN_MAX_BYTES = 256 << 10,
 	TRIES = 3,
 	READ_BYTES = 4096,
@@ -37,6 +37,12 @@ enum {
 	BLOCK_MOST_BYTES = 4096,
 	SINGLE_BYTES = 16 << 10, /* an object's blocks */
 };
+
+/* What one fetch may need at most must fit into an empty arena, or it would wait for ever. An object that is not
+ * aligned lies in three units. */
+_Static_assert(LARDER_FETCH_MAX_PAGES *(3 * ARENA_UNIT + RUN_GAP_BYTES) <= ARENA_BYTES &&
+		       (int)SEALED_MAX_BYTES <= 2 * ARENA_UNIT,
+	       "a fetch fits into the arena");
 
 #define REFUSE_MIN_NS	((uint64_t)1000000000u)
 #define REFUSE_MAX_NS	((uint64_t)64000000000u)
