@@ -73,7 +73,7 @@ struct larder_fetch {
  */
 struct larder_batch {
 	unsigned objects;
-	uint32_t number; /* the caller's, untouched */
+	uint32_t first_ticket; /* the caller's, untouched: that of object i is i more */
 	uint64_t handles[LARDER_BATCH_MAX_OBJECTS];
 	uint64_t tags[LARDER_BATCH_MAX_OBJECTS]; /* the caller's, untouched */
 	int result;				 /* 0 or a negative errno; set when it is reaped */

@@ -60,8 +60,8 @@ struct larder_page {
 
 /*
  * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 32-63
- * staging slot (STAGED), or the number of the batch that takes the page to disk (STORED; see swap_out.h). Credit is how
- * many passes of the clock the page is spared: the count of a generalised second chance.
+ * staging slot (STAGED), or the ticket of the object that takes the page to disk (STORED; see swap_out.h). Credit is
+ * how many passes of the clock the page is spared: the count of a generalised second chance.
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
 #define PAGE_TRAP    ((uint64_t)1 << 12)
@@ -116,15 +116,15 @@ static inline int page_is_staged_in(uint64_t word, uint32_t slot)
 	return (word & ~PAGE_COPY) == page_word_staged(slot);
 }
 
-/* The number of the batch in which a stored page is on its way to disk; 0 = in none. */
-static inline uint32_t page_batch(uint64_t word)
+/* The ticket with which a stored page is on its way to disk; 0 = it is not. */
+static inline uint32_t page_ticket(uint64_t word)
 {
 	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
 }
 
-static inline uint64_t page_with_batch(uint64_t word, uint32_t batch)
+static inline uint64_t page_with_ticket(uint64_t word, uint32_t ticket)
 {
-	return (word & UINT32_MAX) | (uint64_t)batch << PAGE_SLOT_SHIFT;
+	return (word & UINT32_MAX) | (uint64_t)ticket << PAGE_SLOT_SHIFT;
 }
 
 static inline int page_is_busy(uint64_t word)

@@ -25,7 +25,8 @@ struct larder_staging {
 	char *base;
 	uint32_t *owner;   /* [slot]: index of the page that was moved here; reclaim thread only */
 	uint8_t *refusals; /* [slot]: how often in a row no tier took that page; reclaim thread only */
-	uint32_t *writing; /* [slot]: number of the batch that takes that page to disk, 0 = none; reclaim thread only */
+	uint32_t *writing; /* [slot]: ticket of the object that takes that page to disk (swap_out.h), 0 = none; reclaim
+			      thread only */
 	/* Slots in use are [tail, head) modulo STAGING_MAX_SLOTS, and pages in [tail, cursor) are on their way into the
 	 * store; reclaim thread only. */
 	uint64_t head, cursor, tail;

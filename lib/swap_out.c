@@ -54,9 +54,9 @@ static int need_batch(struct larder_memory *m, struct larder_swap_out *so, void 
 		so->batch = NULL;
 		return err;
 	}
-	if (++so->number == 0)
-		so->number = 1;
-	so->batch->number = so->number;
+	if (so->next_ticket == 0 || so->next_ticket > UINT32_MAX - LARDER_BATCH_MAX_OBJECTS)
+		so->next_ticket = 1;
+	so->batch->first_ticket = so->next_ticket;
 	return 0;
 }
 
@@ -70,20 +70,29 @@ void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *s
 	ops_of(m)->batch_write(backend_of(m), scratch_of(m, scratch), batch);
 }
 
-/* Add an object to the batch, or to the next one when it is full. Returns 0 or why there is no next one. */
-static int add(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object, size_t bytes,
-	       const void *page, uint64_t tag)
+/* Add an object to the batch that is being filled. Returns 0 and *ticket, -ENOSPC: it is full, or why there is none. */
+static int add_to_batch(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object,
+			size_t bytes, const void *page, uint64_t tag, uint32_t *ticket)
 {
 	int err = need_batch(m, so, scratch);
 
-	if (err)
-		return err;
-	err = ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
-	if (err != -ENOSPC)
+	if (!err)
+		err = ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
+	if (!err)
+		*ticket = so->next_ticket++;
+	return err;
+}
+
+/* The same, or to the next one when it is full. */
+static int add(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object, size_t bytes,
+	       const void *page, uint64_t tag, uint32_t *ticket)
+{
+	int err = add_to_batch(m, so, scratch, object, bytes, page, tag, ticket);
+
+	if (err != -ENOSPC || !so->batch)
 		return err;
 	swap_out_flush(m, so, scratch);
-	err = need_batch(m, so, scratch);
-	return err ? err : ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
+	return add_to_batch(m, so, scratch, object, bytes, page, tag, ticket);
 }
 
 int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
@@ -91,27 +100,24 @@ int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *s
 {
 	const char *page = staging_address(&m->staging, slot), *object = page;
 	size_t bytes = compress ? codec_compress(&so->lz4, page, so->object, COMPRESS_MOST_BYTES) : 0;
-	int err;
 
 	if (bytes)
 		object = so->object;
 	else
 		bytes = PAGE_BYTES;
-	err = add(m, so, scratch, object, bytes, page, tag_of(index, slot + 1));
-	if (!err)
-		m->staging.writing[slot] = so->number;
-	return err;
+	return add(m, so, scratch, object, bytes, page, tag_of(index, slot + 1), &m->staging.writing[slot]);
 }
 
 /* The page is compressed in RAM, owned, and to go on. */
-static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint64_t word)
+static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint64_t word,
+		       uint32_t *ticket)
 {
 	struct store_tier *from = &m->store.tiers[page_tier(word) - STORE_TIER_FIRST];
 	size_t bytes = from->ops->copy(from->backend, m->region.pages[index].handle, so->object);
 
 	if (bytes == 0 || codec_expand(so->object, bytes, so->page))
 		return -EBADMSG; /* damaged: whoever wants it back will be told */
-	return add(m, so, scratch, so->object, bytes, so->page, tag_of(index, 0));
+	return add(m, so, scratch, so->object, bytes, so->page, tag_of(index, 0), ticket);
 }
 
 static void release(struct larder_memory *m, size_t index, uint64_t to)
@@ -125,15 +131,17 @@ static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scr
 {
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
+	uint32_t ticket = 0;
 	int err = 0, sent = 0;
 
-	if (page_state(word) != PAGE_STORED || page_tier(word) == STORE_TIER_SAME || page_tier(word) == disk_tier(m))
+	if (page_state(word) != PAGE_STORED || page_ticket(word) || page_tier(word) == STORE_TIER_SAME ||
+	    page_tier(word) == disk_tier(m))
 		return 0;
 	atomic_store(&m->writing, index + 1);
 	if (!region_bit(m->region.kept, index) && page_acquire(page, &word, PAGE_RESTORING)) {
-		err = send_stored(m, so, scratch, index, word);
+		err = send_stored(m, so, scratch, index, word, &ticket);
 		sent = !err;
-		release(m, index, sent ? page_with_batch(word, so->number) : word);
+		release(m, index, page_with_ticket(word, ticket));
 	}
 	atomic_store_explicit(&m->writing, 0, memory_order_release);
 	return err == -EBADMSG ? 0 : err ? err : sent;
@@ -186,12 +194,12 @@ static uint64_t load_settled(struct larder_memory *m, size_t index)
 }
 
 /* Is the page still staged in the slot, as it was when it was added to the batch? Then it is on disk from now on. */
-static int settle_staged(struct larder_memory *m, size_t index, uint32_t slot, uint32_t number, uint64_t handle)
+static int settle_staged(struct larder_memory *m, size_t index, uint32_t slot, uint32_t ticket, uint64_t handle)
 {
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word;
 
-	if (m->staging.writing[slot] != number)
+	if (m->staging.writing[slot] != ticket)
 		return 0;
 	m->staging.writing[slot] = 0;
 	word = load_settled(m, index);
@@ -207,18 +215,30 @@ static int settle_staged(struct larder_memory *m, size_t index, uint32_t slot, u
 	return 1;
 }
 
+/* Own a page that is compressed in RAM and has the ticket still. */
+static int acquire_sent(struct larder_memory *m, size_t index, uint32_t ticket, uint64_t *word)
+{
+	do {
+		*word = load_settled(m, index);
+		if (page_state(*word) != PAGE_STORED || page_ticket(*word) != ticket)
+			return 0;
+	} while (!page_acquire(&m->region.pages[index], word, PAGE_RESTORING));
+	return 1;
+}
+
 /* The same for a page that is compressed in RAM: its object there can go. */
-static int settle_stored(struct larder_memory *m, size_t index, uint32_t number, uint64_t handle)
+static int settle_stored(struct larder_memory *m, size_t index, uint32_t ticket, uint64_t handle)
 {
 	struct larder_page *page = &m->region.pages[index];
 	struct store_place old;
 	uint64_t word;
 
-	do {
-		word = load_settled(m, index);
-		if (page_state(word) != PAGE_STORED || page_batch(word) != number || region_bit(m->region.kept, index))
-			return 0;
-	} while (!page_acquire(page, &word, PAGE_RESTORING));
+	if (!acquire_sent(m, index, ticket, &word))
+		return 0;
+	if (region_bit(m->region.kept, index)) {
+		release(m, index, page_with_ticket(word, 0));
+		return 0;
+	}
 	old = (struct store_place){ .handle = page->handle, .tier = (uint8_t)page_tier(word) };
 	page->handle = handle;
 	release(m, index, page_word_stored(disk_tier(m)));
@@ -227,45 +247,51 @@ static int settle_stored(struct larder_memory *m, size_t index, uint32_t number,
 	return 1;
 }
 
-static int settle(struct larder_memory *m, uint64_t tag, uint32_t number, uint64_t handle)
+static int settle(struct larder_memory *m, uint64_t tag, uint32_t ticket, uint64_t handle)
 {
 	size_t index = tag & UINT32_MAX;
 	int settled;
 
 	atomic_store(&m->writing, index + 1);
 	if (tag >> 32)
-		settled = settle_staged(m, index, (uint32_t)(tag >> 32) - 1, number, handle);
+		settled = settle_staged(m, index, (uint32_t)(tag >> 32) - 1, ticket, handle);
 	else
-		settled = settle_stored(m, index, number, handle);
+		settled = settle_stored(m, index, ticket, handle);
 	atomic_store_explicit(&m->writing, 0, memory_order_release);
 	if (!settled)
 		store_drop_copy(&m->store, handle);
 	return settled;
 }
 
-/* The pages stay where they are. A slot that is not marked any more is looked at again (evict.c). */
-static void settle_failed(struct larder_memory *m, const struct larder_batch *batch)
+/* The page stays where it is, and is on its way no more: it can be sent again. */
+static void settle_failed(struct larder_memory *m, uint64_t tag, uint32_t ticket)
 {
-	for (unsigned i = 0; i < batch->objects; i++) {
-		uint32_t slot_plus_one = (uint32_t)(batch->tags[i] >> 32);
+	uint32_t slot = (uint32_t)(tag >> 32) - 1;
+	size_t index = tag & UINT32_MAX;
+	uint64_t word;
 
-		if (slot_plus_one && m->staging.writing[slot_plus_one - 1] == batch->number)
-			m->staging.writing[slot_plus_one - 1] = 0;
+	if (tag >> 32 == 0) {
+		if (acquire_sent(m, index, ticket, &word))
+			release(m, index, page_with_ticket(word, 0));
+	} else if (m->staging.writing[slot] == ticket) {
+		m->staging.writing[slot] = 0;
 	}
-	STATS_ADD(disk.refused, batch->objects);
-	count(&m->store.disk->errors, batch->objects);
 }
 
 static size_t settle_batch(struct larder_memory *m, const struct larder_batch *batch)
 {
 	size_t settled = 0;
 
+	for (unsigned i = 0; i < batch->objects; i++)
+		if (batch->result)
+			settle_failed(m, batch->tags[i], batch->first_ticket + i);
+		else
+			settled += (size_t)settle(m, batch->tags[i], batch->first_ticket + i, batch->handles[i]);
 	if (batch->result) {
-		settle_failed(m, batch);
+		STATS_ADD(disk.refused, batch->objects);
+		count(&m->store.disk->errors, batch->objects);
 		return 0;
 	}
-	for (unsigned i = 0; i < batch->objects; i++)
-		settled += (size_t)settle(m, batch->tags[i], batch->number, batch->handles[i]);
 	count(&m->store.disk->puts, batch->objects);
 	return settled;
 }

@@ -3,8 +3,9 @@
  *
  * A page that is on its way stays where it is until the batch is on disk: in its staging slot, or compressed in RAM. So
  * a batch that fails, or takes for ever, costs nothing but time; and a page that is touched meanwhile comes back from
- * RAM. What says that it is still the same page when the batch is there is the batch's number, which stands in the
- * slot's entry (staging.h: writing) or in the page's word (page_batch()), and goes when the page does.
+ * RAM. What says that it is still the same content when the batch is there is a ticket, which no other object has: it
+ * stands in the slot's entry (staging.h: writing) or in the page's word (page_ticket()), and goes when the page does.
+ * (The number of the batch would not do: a page that is touched, changed and sent again may be in one batch twice.)
  *
  * Reclaim thread only.
  */
@@ -16,8 +17,8 @@
 
 struct larder_swap_out {
 	struct larder_batch *batch; /* being filled; NULL = none */
-	uint32_t number;	    /* of the batch that was begun last; never 0 for a batch */
-	size_t hand;		    /* demotion goes on from this page */
+	uint32_t next_ticket;
+	size_t hand; /* demotion goes on from this page */
 	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES];
 	LZ4_stream_t lz4;
 };
