@@ -176,7 +176,7 @@ static void begin_turns(struct larder_reclaim *r)
 /* Is more compressed in RAM than is to be? */
 static int is_over_compressed(const struct larder_memory *m, uint64_t limit_bytes)
 {
-	return m->store.disk && store_cost_bytes(&m->store) > limit_bytes / COMPRESSED_LIMIT_DIVISOR;
+	return m->store.disk && store_compressed_bytes(&m->store) > limit_bytes / COMPRESSED_LIMIT_DIVISOR;
 }
 
 /* The disk is full: copies that resident pages have there are the first to go. */

@@ -217,6 +217,16 @@ uint64_t store_cost_bytes(const struct larder_store *store)
 	return bytes;
 }
 
+uint64_t store_compressed_bytes(const struct larder_store *store)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < store->ntiers; i++)
+		if (!store->tiers[i].ops->is_on_disk)
+			bytes += usage_of(&store->tiers[i]).occupied_bytes;
+	return bytes;
+}
+
 static void tier_stats(const struct store_tier *tier, struct larder_tier_stats *to)
 {
 	struct larder_backend_usage usage = usage_of(tier);

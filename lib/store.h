@@ -94,6 +94,9 @@ uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budge
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);
 
+/* Of that, what pages take that are compressed in RAM. Any thread. */
+uint64_t store_compressed_bytes(const struct larder_store *store);
+
 void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX],
 		 uint64_t *same_pages);
 
