@@ -54,6 +54,7 @@ static void print_usage(const char *program)
 	     "  --data KIND       mixed (default), text, random or zero\n"
 	     "  --runs N          each takes all contenders in turn; medians are printed (default 5)\n"
 	     "  --mode MODE       how Larder serves faults: handlers, inline or both (default)\n"
+	     "  --encrypt         Larder encrypts what it writes\n"
 	     "  --seed N          of the contents and the order (default 1)");
 }
 
@@ -86,6 +87,9 @@ static void parse_option(struct options *o, int c, const char *program)
 	case 'm':
 		parse_mode(o, optarg);
 		break;
+	case 'e':
+		o->setup.paging.swap_encrypt = 1;
+		break;
 	case 's':
 		o->setup.paging.seed = number_parse(optarg, "--seed", 0, UINT64_MAX);
 		break;
@@ -100,15 +104,11 @@ static void parse_option(struct options *o, int c, const char *program)
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option known[] = {
-		{ "dir", required_argument, NULL, 'd' },
-		{ "pages", required_argument, NULL, 'p' },
-		{ "threads", required_argument, NULL, 't' },
-		{ "data", required_argument, NULL, 'c' },
-		{ "runs", required_argument, NULL, 'r' },
-		{ "mode", required_argument, NULL, 'm' },
-		{ "seed", required_argument, NULL, 's' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
+		{ "dir", required_argument, NULL, 'd' },     { "pages", required_argument, NULL, 'p' },
+		{ "threads", required_argument, NULL, 't' }, { "data", required_argument, NULL, 'c' },
+		{ "runs", required_argument, NULL, 'r' },    { "mode", required_argument, NULL, 'm' },
+		{ "encrypt", no_argument, NULL, 'e' },	     { "seed", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },	     { 0 },
 	};
 	int c;
 

@@ -110,7 +110,9 @@ static char *map_plain_buffer(size_t bytes)
 
 static void start_larder(const struct paging_options *o)
 {
-	int err = larder_start(&(struct larder_options){ .swap_dir = o->swap_dir, .swap_bytes = o->swap_bytes });
+	int err = larder_start(&(struct larder_options){ .swap_dir = o->swap_dir,
+							 .swap_bytes = o->swap_bytes,
+							 .flags = o->swap_encrypt ? LARDER_SWAP_ENCRYPT : 0 });
 
 	if (err)
 		errx(2, "larder_start: %s", strerror(-err));

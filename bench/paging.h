@@ -25,6 +25,7 @@ struct paging_options {
 	uint64_t seed;
 	const char *swap_dir; /* Larder's tier on disk; NULL = none */
 	uint64_t swap_bytes;  /* how large it may become */
+	int swap_encrypt;
 };
 
 /* --contents, --megabytes, --rounds, --seed, and --threads when max_threads was not 0. `what` says what the program
