@@ -9,7 +9,7 @@
  * Contract that every backend keeps:
  *  - A handle stays valid, and names the same bytes, until drop(). The backend may move the bytes behind it
  *    (compaction, cleaning); the handle does not change. Every 64-bit value is a legal handle.
- *  - put() either stores the whole page and returns 0, or stores nothing and returns a negative errno.
+ *  - put() either stores the whole object and returns 0, or stores nothing and returns a negative errno.
  *  - put, get and drop may be called by several threads at once, but never for one handle at once: the owner of a
  *    handle (whoever holds its page, see lib/page.h) serialises the calls on it.
  *  - Nothing here allocates from malloc, uses stdio, or touches errno: callers are threads that must never wait for the
@@ -49,6 +49,13 @@ struct larder_backend_setup {
 
 /* An *object* is a page as a tier keeps it: codec.h says how a page becomes one. */
 enum { LARDER_OBJECT_MAX_BYTES = LARDER_PAGE_BYTES };
+
+struct larder_object {
+	const char *bytes; /* the page itself if it is as large as one */
+	size_t size;
+	const char *page;
+	uint64_t checksum; /* of the page, from the tier on disk, if there is one */
+};
 
 enum { LARDER_FETCH_MAX_PAGES = 32, LARDER_BATCH_MAX_OBJECTS = 256 };
 
@@ -100,12 +107,12 @@ struct larder_backend_ops {
 	/* Unmap everything. No other call may be under way. */
 	void (*close)(void *backend);
 
-	/* Store one page.
+	/* Store one object.
 	 * returns  0 and *handle; -E2BIG: this tier would gain nothing by holding the page (incompressible);
 	 *          -ENOSPC or -ENOMEM: no room; -EIO and others as the device reports. On error nothing is stored.
 	 * NULL for a tier on disk.
 	 */
-	int (*put)(void *backend, void *scratch, const void *page, uint64_t *handle);
+	int (*put)(void *backend, const struct larder_object *object, uint64_t *handle);
 
 	/*
 	 * Fetch one page into `page` (LARDER_PAGE_BYTES, written in full on success). The object stays stored. A tier
@@ -171,8 +178,10 @@ struct larder_backend_ops {
 	 * reading one. */
 	int (*shares_blocks)(void *backend, uint64_t handle, uint64_t other);
 
-	/* Is what was kept under `handle` the content of `page`? Compares a 64-bit checksum with a secret seed. */
-	int (*same)(void *backend, uint64_t handle, const void *page);
+	/* The checksum of a page, 64 bits with a secret seed, and that of what is kept under a handle: whether the two
+	 * are the same page. */
+	uint64_t (*checksum)(const void *backend, const char *page);
+	uint64_t (*kept_checksum)(const void *backend, uint64_t handle);
 
 	/*
 	 * Begin a batch. Returns 0 and *batch; -EBUSY: too many are under way, or room is being made: reap first;
@@ -181,10 +190,8 @@ struct larder_backend_ops {
 	 */
 	int (*batch_begin)(void *backend, void *scratch, struct larder_batch **batch);
 
-	/* Add the object of a page, and the page itself, of which the checksum is kept. Returns 0, or -ENOSPC: the
-	 * batch is full. */
-	int (*batch_add)(void *backend, struct larder_batch *batch, const void *object, size_t bytes, const void *page,
-			 uint64_t tag);
+	/* Add an object; its checksum is kept, too. Returns 0, or -ENOSPC: the batch is full. */
+	int (*batch_add)(void *backend, struct larder_batch *batch, const struct larder_object *object, uint64_t tag);
 
 	/* Send it to the device. */
 	void (*batch_write)(void *backend, void *scratch, struct larder_batch *batch);

@@ -25,7 +25,7 @@
 /* From Linux 6.7 on (io_uring.h, futex.h); Debian 12's headers are older. */
 enum { OP_FUTEX_WAIT = 51, FUTEX_SIZE_U32 = 0x02, FUTEX_IS_PRIVATE = 0x80 };
 
-enum { BLOCK_LEAST_BYTES = 512, FILE_MODE = 0600, NAME_TRIES = 16, FILE_SLOT = 0 };
+enum { BLOCK_LEAST_BYTES = 4096, FILE_MODE = 0600, NAME_TRIES = 16, FILE_SLOT = 0 };
 
 enum phase { PHASE_DELAYED, PHASE_FAILS, PHASE_TRANSFERS };
 
@@ -83,7 +83,11 @@ static long open_file(const char *dir)
 	return fd == -EINVAL ? -EOPNOTSUPP : fd;
 }
 
-/* The alignment that O_DIRECT needs, of memory and on disk. */
+/*
+ * The alignment of transfers: what O_DIRECT needs, and no less than a block of the file system. ext4 lets a write that
+ * covers a part of a block, or ends beyond the end of the file, be the only one: all writes would go one after the
+ * other.
+ */
 static uint32_t block_of(long fd, int is_device)
 {
 	struct statx s = { 0 };
@@ -95,9 +99,18 @@ static uint32_t block_of(long fd, int is_device)
 		block = s.stx_dio_offset_align > s.stx_dio_mem_align ? s.stx_dio_offset_align : s.stx_dio_mem_align;
 	if (block == 0 && is_device && sys_ioctl((int)fd, BLKSSZGET, &sector) == 0)
 		block = (uint32_t)sector;
-	if (block == 0)
-		block = 4096;
 	return block < BLOCK_LEAST_BYTES ? BLOCK_LEAST_BYTES : block;
+}
+
+/* Make the file as long as it may become, which costs nothing where files can have holes. Where it fails, a limit on
+ * the size of files, say, it grows as it is written. */
+static void lengthen(long fd, uint64_t bytes)
+{
+	struct statfs fs;
+
+	if (sys_call3(SYS_fstatfs, fd, (long)&fs, 0) == 0 && fs.f_type != MSDOS_SUPER_MAGIC &&
+	    fs.f_type != EXFAT_SUPER_MAGIC)
+		sys_call3(SYS_ftruncate, fd, (long)bytes, 0);
 }
 
 static long open_device(const char *path, uint64_t *bytes)
@@ -147,6 +160,8 @@ int disk_open(struct larder_disk *d, const struct disk_place *place)
 	d->fd = (int)fd;
 	d->opener = sys_gettid();
 	d->block_bytes = block_of(fd, d->is_device);
+	if (!d->is_device)
+		lengthen(fd, d->bytes);
 	return 0;
 }
 

@@ -628,11 +628,14 @@ static int file_shares_blocks(void *backend, uint64_t handle, uint64_t other)
 	return block_start(f, b) >= block_start(f, a) && block_end(f, b) <= block_end(f, a);
 }
 
-static int file_same(void *backend, uint64_t handle, const void *page)
+static uint64_t file_checksum(const void *backend, const char *page)
 {
-	const struct larder_file *f = backend;
+	return checksum(backend, page);
+}
 
-	return checksum(f, page) == disk_log_checksum(&f->log, handle);
+static uint64_t file_kept_checksum(const void *backend, uint64_t handle)
+{
+	return disk_log_checksum(&((const struct larder_file *)backend)->log, handle);
 }
 
 static void file_drop(void *backend, uint64_t handle)
@@ -897,20 +900,19 @@ static int file_batch_begin(void *backend, void *scratch, struct larder_batch **
 	return 0;
 }
 
-static int file_batch_add(void *backend, struct larder_batch *public, const void *object, size_t bytes,
-			  const void *page, uint64_t tag)
+static int file_batch_add(void *backend, struct larder_batch *public, const struct larder_object *object, uint64_t tag)
 {
 	struct larder_file *f = backend;
 	struct batch *b = batch_of(public);
-	uint32_t sealed = sealed_bytes(f, bytes);
+	uint32_t sealed = sealed_bytes(f, object->size);
 	int err;
 
 	if (public->objects == LARDER_BATCH_MAX_OBJECTS || b->used + sealed > b->reserved)
 		return -ENOSPC;
-	err = disk_log_add(&f->log, b->offset + b->used, sealed, checksum(f, page), &public->handles[public->objects]);
+	err = disk_log_add(&f->log, b->offset + b->used, sealed, object->checksum, &public->handles[public->objects]);
 	if (err)
 		return err;
-	put_object(f, b->offset + b->used, object, bytes, b->buffer + b->used);
+	put_object(f, b->offset + b->used, object->bytes, object->size, b->buffer + b->used);
 	public->tags[public->objects++] = tag;
 	b->used += sealed;
 	return 0;
@@ -1043,7 +1045,8 @@ const struct larder_backend_ops larder_backend_file = {
 	.fetch_page = file_fetch_page,
 	.fetch_end = file_fetch_end,
 	.shares_blocks = file_shares_blocks,
-	.same = file_same,
+	.checksum = file_checksum,
+	.kept_checksum = file_kept_checksum,
 	.batch_begin = file_batch_begin,
 	.batch_add = file_batch_add,
 	.batch_write = file_batch_write,

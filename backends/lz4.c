@@ -2,10 +2,8 @@
  * The LZ4 tier: pages compressed into RAM. LZ4 (Collet) makes the sequence of literals and matches, the packing
  * allocator (pack.h) keeps it.
  *
- * A page is taken only if it compresses to 7/8 of a page or less. Above that the gain is below 512 bytes a page before
- * slots, tables and holes take their share (together about 8 %, 300 bytes), while the page costs the same to compress
- * and fetch as one that saves 2 KiB: reclaim would have to evict more than ten pages to free one, and had better look
- * for others. A page stored raw would free nothing at all. LZ4 itself gives up as soon as its output exceeds the limit.
+ * A page is taken only if it could be compressed (codec.h). Else reclaim would have to evict more than ten pages to
+ * free one, and had better look for others; a page stored as it is would free nothing at all.
  *
  * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very
  * stripe waits.
@@ -14,11 +12,6 @@
 #include "pack.h"
 
 _Static_assert((int)LARDER_PAGE_BYTES == (int)SLAB_PAGE_BYTES, "slabs are made of pages");
-
-struct lz4_scratch {
-	LZ4_stream_t state;
-	char compressed[PACK_MAX_BYTES];
-};
 
 static int lz4_open(void *backend, const struct larder_backend_setup *setup)
 {
@@ -32,12 +25,9 @@ static void lz4_close(void *backend)
 	pack_close(backend);
 }
 
-static int lz4_put(void *backend, void *scratch, const void *page, uint64_t *handle)
+static int lz4_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
-	struct lz4_scratch *s = scratch;
-	size_t bytes = codec_compress(&s->state, page, s->compressed, sizeof(s->compressed));
-
-	return bytes ? pack_put(backend, s->compressed, bytes, handle) : -E2BIG;
+	return object->size <= PACK_MAX_BYTES ? pack_put(backend, object->bytes, object->size, handle) : -E2BIG;
 }
 
 static int lz4_get(void *backend, void *scratch, uint64_t handle, void *page)
@@ -92,7 +82,6 @@ static void lz4_usage(const void *backend, struct larder_backend_usage *usage)
 const struct larder_backend_ops larder_backend_lz4 = {
 	.name = "lz4",
 	.backend_bytes = sizeof(struct larder_pack),
-	.scratch_bytes = sizeof(struct lz4_scratch),
 	.open = lz4_open,
 	.close = lz4_close,
 	.put = lz4_put,

@@ -70,11 +70,14 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
 	struct larder_staging *s = &m->staging;
 
 	for (size_t i = 0; i < n; i++) {
+		const struct larder_page *page = &m->region.pages[first + i];
 		uint32_t slot = staging_slot(s->head++);
 
 		s->owner[slot] = (uint32_t)(first + i);
-		s->refusals[slot] = (uint8_t)refusals_of(&m->region.pages[first + i]);
+		s->refusals[slot] = (uint8_t)refusals_of(page);
 		s->writing[slot] = 0;
+		if (page_load(page) & PAGE_COPY)
+			s->checksum[slot] = store_kept_checksum(&m->store, page->handle);
 		release(m, first + i, page_word_staged(slot));
 	}
 	staging_publish(s);
@@ -361,11 +364,11 @@ static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struc
  * A page with a copy on disk: if it is still the same, it is evicted. Else the copy is of no use any more. The bytes
  * decide, by their checksum: no flag could say whether the page was written to just before it was moved.
  */
-static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint32_t slot, uint64_t *word)
+static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint64_t position, uint64_t *word)
 {
 	struct larder_page *page = &m->region.pages[index];
 	const struct store_tier *disk = m->store.disk;
-	int same = disk->ops->same(disk->backend, page->handle, staging_address(&m->staging, slot));
+	int same = compress_checksum(m, position) == m->staging.checksum[staging_slot(position)];
 	uint64_t to =
 		same ? page_word_stored(STORE_TIER_FIRST + (unsigned)(disk - m->store.tiers)) : *word & ~PAGE_COPY;
 
@@ -384,30 +387,22 @@ static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint32_t sl
 	return 1;
 }
 
-/* No tier in RAM gains by the page: is it on its way to disk now? */
-static int send_to_disk(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t index,
-			uint32_t slot, uint32_t tiers)
-{
-	if (!(tiers & store_disk_bit(&m->store)))
-		return -E2BIG;
-	return swap_out_staged(m, so, w->scratch, index, slot, tiers == store_disk_bit(&m->store));
-}
-
-/* Put a staged page into the store, or on its way; -ECANCELED when it has become volatile or pinned. See memory.h:
- * writing. */
+/* Put a staged page into the store, or, if no tier in RAM gains by it, on its way to disk (-EINPROGRESS); -ECANCELED
+ * when it has become volatile or pinned. See memory.h: writing. */
 static int put(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t index,
-	       uint32_t slot, struct store_place *place)
+	       uint64_t position, struct store_place *place)
 {
 	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
+	struct larder_object object = compress_object(m, position);
 	int err;
 
 	atomic_store(&m->writing, index + 1);
 	if (region_bit(m->region.kept, index))
 		err = -ECANCELED;
 	else
-		err = store_put(&m->store, tiers, w->scratch, staging_address(&m->staging, slot), place);
-	if (err == -E2BIG) {
-		err = send_to_disk(m, w, so, index, slot, tiers);
+		err = store_put(&m->store, tiers, &object, place);
+	if (err == -E2BIG && tiers & store_disk_bit(&m->store)) {
+		err = swap_out_staged(m, so, w->scratch, index, staging_slot(position), &object);
 		if (!err)
 			err = -EINPROGRESS;
 	}
@@ -416,9 +411,10 @@ static int put(struct larder_memory *m, struct larder_restorer *w, struct larder
 }
 
 /* Write out a slot. *err: -EBUSY when it has to wait for the disk. Returns the pages evicted. */
-static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, uint32_t slot,
-			 int *err)
+static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so,
+			 uint64_t position, int *err)
 {
+	uint32_t slot = staging_slot(position);
 	size_t index = m->staging.owner[slot];
 	uint64_t word = page_load(&m->region.pages[index]);
 	struct store_place place;
@@ -426,11 +422,11 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, str
 	*err = 0;
 	if (!page_is_staged_in(word, slot) || m->staging.writing[slot]) /* taken back or discarded; or on its way */
 		return 0;
-	if (word & PAGE_COPY && is_evicted_by_copy(m, index, slot, &word))
+	if (word & PAGE_COPY && is_evicted_by_copy(m, index, position, &word))
 		return 1;
 	if (word != page_word_staged(slot))
 		return 0;
-	*err = put(m, w, so, index, slot, &place);
+	*err = put(m, w, so, index, position, &place);
 	if (!*err)
 		return commit(m, index, word, place);
 	if (*err == -EBUSY || *err == -EINPROGRESS)
@@ -451,9 +447,10 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, str
  * handler may be copying out of it; one that does not succeed leaves the page staged (restore.h), and then it is
  * written after all.
  */
-static int is_done(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, uint32_t slot,
+static int is_done(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, uint64_t position,
 		   size_t *evicted)
 {
+	uint32_t slot = staging_slot(position);
 	const struct larder_page *page = &m->region.pages[m->staging.owner[slot]];
 	struct larder_wait wait = { 0 };
 	int err, done = 1;
@@ -464,7 +461,7 @@ static int is_done(struct larder_memory *m, struct larder_restorer *w, struct la
 		if (page_is_staged_in(word, slot)) {
 			done = !m->staging.writing[slot];
 			if (done)
-				*evicted += write_slot(m, w, so, slot, &err);
+				*evicted += write_slot(m, w, so, position, &err);
 			done = done && err != -EBUSY && !m->staging.writing[slot];
 			if (!done)
 				break;
@@ -491,7 +488,7 @@ static size_t empty_slots(struct larder_memory *m, struct larder_restorer *w, st
 
 		most = most < EVICT_BATCH ? most : EVICT_BATCH;
 		most = most < to_end ? most : to_end;
-		for (n = 0; n < most && is_done(m, w, so, first + (uint32_t)n, &evicted); n++)
+		for (n = 0; n < most && is_done(m, w, so, s->tail + n, &evicted); n++)
 			;
 		if (n)
 			sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
@@ -517,7 +514,8 @@ size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struc
 	int err = 0;
 
 	for (unsigned n = 0; n < EVICT_BATCH && s->cursor < s->head; n++, s->cursor++) {
-		evicted += write_slot(m, w, so, staging_slot(s->cursor), &err);
+		compress_ahead(m);
+		evicted += write_slot(m, w, so, s->cursor, &err);
 		if (err == -EBUSY)
 			break;
 	}

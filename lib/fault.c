@@ -24,7 +24,7 @@
 
 #include <sys/resource.h>
 
-enum { HANDLERS_MAX = 8, CPUS_MAX = 1024, NO_CPU = SWAP_IN_NO_CPU, PUBLISH_EVERY = 256 };
+enum { HANDLERS_MAX = 8, NO_CPU = SWAP_IN_NO_CPU, PUBLISH_EVERY = 256 };
 
 struct handler {
 	struct larder_memory *memory;
@@ -159,27 +159,10 @@ static int start_handler(struct larder_memory *m, struct handler *h, int cpu)
 	return h->result ? h->result : tid;
 }
 
-/* The CPUs that this process may use. Returns how many; cpus[] holds the first `max`. */
-static int allowed_cpus(int *cpus, int max)
-{
-	unsigned long mask[CPUS_MAX / 64] = { 0 };
-	int n = 0;
-
-	if (sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask) < 0)
-		return 0;
-	for (int cpu = 0; cpu < CPUS_MAX; cpu++)
-		if (mask[cpu / 64] >> cpu % 64 & 1) {
-			if (n < max)
-				cpus[n] = cpu;
-			n++;
-		}
-	return n;
-}
-
 int fault_start(struct larder_memory *m)
 {
 	int cpus[HANDLERS_MAX];
-	int ncpus = allowed_cpus(cpus, HANDLERS_MAX);
+	int ncpus = thread_cpus(cpus, HANDLERS_MAX);
 	int pinned = ncpus > 0 && ncpus <= HANDLERS_MAX;
 	int wanted = pinned ? ncpus : HANDLERS_MAX, started = 0, err = 0;
 

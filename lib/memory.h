@@ -4,6 +4,7 @@
 #ifndef LARDER_MEMORY_H
 #define LARDER_MEMORY_H
 
+#include "compress.h"
 #include "pool.h"
 #include "pressure.h"
 #include "region.h"
@@ -16,6 +17,7 @@ struct larder_memory {
 	struct larder_region region;
 	struct larder_segments segments;
 	struct larder_staging staging;
+	struct larder_compress compress;
 	struct larder_store store;
 	struct larder_swap_in swap_in;
 	struct larder_pressure pressure;

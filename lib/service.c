@@ -7,6 +7,7 @@
  */
 #include "service.h"
 
+#include "compress.h"
 #include "fault.h"
 #include "stats.h"
 #include "sys.h"
@@ -44,7 +45,11 @@ static int open_descriptors(struct larder_service *s)
 		err = restorer_open(&s->reclaim.restorer, m);
 	if (!err)
 		err = store_thread_open(&m->store, s->reclaim.restorer.scratch);
-	return err < 0 ? (int)err : fault_start(m);
+	if (!err)
+		err = fault_start(m);
+	if (err > 0)
+		compress_start(m);
+	return (int)err;
 }
 
 static void reclaim_main(void *arg)
@@ -53,7 +58,7 @@ static void reclaim_main(void *arg)
 	int handlers = open_descriptors(s);
 
 	s->memory.pressure.fixed_bytes =
-		sizeof(struct larder_stats) +
+		sizeof(struct larder_stats) + compress_cost_bytes(&s->memory.compress) +
 		(uint64_t)(handlers + 1 + (int)s->memory.swap_in.nreaders) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
 	s->result = handlers < 0 ? handlers : 0;
 	if (handlers < 0 && s->memory.swap_in.nreaders == 0)
@@ -86,12 +91,15 @@ static int open_memory(struct larder_memory *m)
 		err = segments_open(&m->segments);
 	if (!err)
 		err = staging_open(&m->staging);
+	if (!err)
+		err = compress_open(&m->compress);
 	return err;
 }
 
 /* No internal thread runs: give the address space back. */
 static void close_memory(struct larder_memory *m)
 {
+	compress_close(&m->compress);
 	staging_close(&m->staging);
 	segments_close(&m->segments);
 	region_close(&m->region);

@@ -23,10 +23,11 @@ enum { STAGING_MAX_SLOTS = 1 << 16 }; /* 256 MiB of address space; how much is f
 
 struct larder_staging {
 	char *base;
-	uint32_t *owner;   /* [slot]: index of the page that was moved here; reclaim thread only */
-	uint8_t *refusals; /* [slot]: how often in a row no tier took that page; reclaim thread only */
-	uint32_t *writing; /* [slot]: ticket of the object that takes that page to disk (swap_out.h), 0 = none; reclaim
-			      thread only */
+	uint32_t *owner;    /* [slot]: index of the page that was moved here; reclaim thread, and who compresses it */
+	uint8_t *refusals;  /* [slot]: how often in a row no tier took that page; reclaim thread only */
+	uint32_t *writing;  /* [slot]: ticket of the object that takes that page to disk (swap_out.h), 0 = none; reclaim
+			       thread only */
+	uint64_t *checksum; /* [slot]: of the copy on disk that the page has, if it has one; as owner */
 	/* Slots in use are [tail, head) modulo STAGING_MAX_SLOTS, and pages in [tail, cursor) are on their way into the
 	 * store; reclaim thread only. */
 	uint64_t head, cursor, tail;
@@ -39,7 +40,8 @@ static inline int staging_open(struct larder_staging *s)
 	s->owner = sys_map(STAGING_MAX_SLOTS * sizeof(*s->owner));
 	s->refusals = sys_map(STAGING_MAX_SLOTS);
 	s->writing = sys_map(STAGING_MAX_SLOTS * sizeof(*s->writing));
-	return s->base && s->owner && s->refusals && s->writing ? 0 : -ENOMEM;
+	s->checksum = sys_map(STAGING_MAX_SLOTS * sizeof(*s->checksum));
+	return s->base && s->owner && s->refusals && s->writing && s->checksum ? 0 : -ENOMEM;
 }
 
 static inline void staging_close(struct larder_staging *s)
@@ -52,6 +54,8 @@ static inline void staging_close(struct larder_staging *s)
 		sys_munmap(s->refusals, STAGING_MAX_SLOTS);
 	if (s->writing)
 		sys_munmap(s->writing, STAGING_MAX_SLOTS * sizeof(*s->writing));
+	if (s->checksum)
+		sys_munmap(s->checksum, STAGING_MAX_SLOTS * sizeof(*s->checksum));
 	*s = (struct larder_staging){ 0 };
 }
 

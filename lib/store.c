@@ -80,9 +80,9 @@ void store_scratch_free(const struct larder_store *store, void *scratch)
 }
 
 /* Most pages differ in their first two words; the last one is looked at early because zeroed tails are common. */
-static int is_same_filled(const void *page, uint64_t *word)
+int store_is_same_filled(const char *page, uint64_t *word)
 {
-	const uint64_t *words = page;
+	const uint64_t *words = (const void *)page;
 
 	*word = words[0];
 	if (words[PAGE_WORDS - 1] != *word)
@@ -107,21 +107,21 @@ static struct store_tier *tier_of(struct larder_store *store, struct store_place
 	return &store->tiers[place.tier - STORE_TIER_FIRST];
 }
 
-static int put_in_tier(struct store_tier *tier, void *scratch, const void *page, uint64_t *handle)
+static int put_in_tier(struct store_tier *tier, const struct larder_object *object, uint64_t *handle)
 {
-	int err = tier->ops->put(tier->backend, store_scratch_of(tier, scratch), page, handle);
+	int err = tier->ops->put(tier->backend, object, handle);
 
 	count(!err ? &tier->puts : err == -E2BIG ? &tier->rejected : &tier->errors);
 	return err;
 }
 
-int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const void *page, struct store_place *place)
+int store_put(struct larder_store *store, uint32_t tiers, const struct larder_object *object, struct store_place *place)
 {
 	int err = -E2BIG;
 
 	if (tiers == 0)
 		return err;
-	if (is_same_filled(page, &place->handle)) {
+	if (store_is_same_filled(object->page, &place->handle)) {
 		place->tier = STORE_TIER_SAME;
 		atomic_fetch_add_explicit(&store->same_pages, 1, memory_order_relaxed);
 		return 0;
@@ -130,7 +130,7 @@ int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const v
 		int tier_err = -E2BIG;
 
 		if (tiers >> i & 1 && !store->tiers[i].ops->is_on_disk)
-			tier_err = put_in_tier(&store->tiers[i], scratch, page, &place->handle);
+			tier_err = put_in_tier(&store->tiers[i], object, &place->handle);
 		place->tier = (uint8_t)(STORE_TIER_FIRST + i);
 		if (!tier_err)
 			return 0;

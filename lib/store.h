@@ -75,12 +75,27 @@ int store_thread_open(const struct larder_store *store, void *scratch);
 void *store_scratch(const struct larder_store *store);
 void store_scratch_free(const struct larder_store *store, void *scratch);
 
+/* For pages with a copy on disk: the checksum of a page, 0 without a disk; and that of what is kept there. */
+static inline uint64_t store_checksum(const struct larder_store *store, const char *page)
+{
+	return store->disk ? store->disk->ops->checksum(store->disk->backend, page) : 0;
+}
+
+static inline uint64_t store_kept_checksum(const struct larder_store *store, uint64_t handle)
+{
+	return store->disk->ops->kept_checksum(store->disk->backend, handle);
+}
+
+/* Is a page one word over and over? */
+int store_is_same_filled(const char *page, uint64_t *word);
+
 /*
- * Store a copy of one page in one of the tiers in RAM whose bit (1 << index) is in `tiers`; 0: nowhere. Returns 0 and
- * its place; -E2BIG when no tier would gain by it; else the error of the last tier that failed. On error nothing is
- * stored.
+ * Store a copy of an object in one of the tiers in RAM whose bit (1 << index) is in `tiers`; 0: nowhere. The object of
+ * a page that is same-filled is not looked at. Returns 0 and its place; -E2BIG when no tier would gain by it; else the
+ * error of the last tier that failed. On error nothing is stored.
  */
-int store_put(struct larder_store *store, uint32_t tiers, void *scratch, const void *page, struct store_place *place);
+int store_put(struct larder_store *store, uint32_t tiers, const struct larder_object *object,
+	      struct store_place *place);
 
 /* Fetch a page; it stays stored. Returns 0, or a negative errno with `page` undefined. */
 int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page);

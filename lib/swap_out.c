@@ -7,9 +7,6 @@
 #include "stats.h"
 #include "sys.h"
 
-/* Above 7/8 of a page, compressing saves less than it costs to expand. */
-enum { COMPRESS_MOST_BYTES = PAGE_BYTES / 8 * 7 };
-
 /* A batch's tag for each of its pages: index, and staging slot plus one (0: it was compressed in RAM). */
 static uint64_t tag_of(size_t index, uint32_t slot_plus_one)
 {
@@ -71,41 +68,34 @@ void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *s
 }
 
 /* Add an object to the batch that is being filled. Returns 0 and *ticket, -ENOSPC: it is full, or why there is none. */
-static int add_to_batch(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object,
-			size_t bytes, const void *page, uint64_t tag, uint32_t *ticket)
+static int add_to_batch(struct larder_memory *m, struct larder_swap_out *so, void *scratch,
+			const struct larder_object *object, uint64_t tag, uint32_t *ticket)
 {
 	int err = need_batch(m, so, scratch);
 
 	if (!err)
-		err = ops_of(m)->batch_add(backend_of(m), so->batch, object, bytes, page, tag);
+		err = ops_of(m)->batch_add(backend_of(m), so->batch, object, tag);
 	if (!err)
 		*ticket = so->next_ticket++;
 	return err;
 }
 
 /* The same, or to the next one when it is full. */
-static int add(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const void *object, size_t bytes,
-	       const void *page, uint64_t tag, uint32_t *ticket)
+static int add(struct larder_memory *m, struct larder_swap_out *so, void *scratch, const struct larder_object *object,
+	       uint64_t tag, uint32_t *ticket)
 {
-	int err = add_to_batch(m, so, scratch, object, bytes, page, tag, ticket);
+	int err = add_to_batch(m, so, scratch, object, tag, ticket);
 
 	if (err != -ENOSPC || !so->batch)
 		return err;
 	swap_out_flush(m, so, scratch);
-	return add_to_batch(m, so, scratch, object, bytes, page, tag, ticket);
+	return add_to_batch(m, so, scratch, object, tag, ticket);
 }
 
 int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
-		    int compress)
+		    const struct larder_object *object)
 {
-	const char *page = staging_address(&m->staging, slot), *object = page;
-	size_t bytes = compress ? codec_compress(&so->lz4, page, so->object, COMPRESS_MOST_BYTES) : 0;
-
-	if (bytes)
-		object = so->object;
-	else
-		bytes = PAGE_BYTES;
-	return add(m, so, scratch, object, bytes, page, tag_of(index, slot + 1), &m->staging.writing[slot]);
+	return add(m, so, scratch, object, tag_of(index, slot + 1), &m->staging.writing[slot]);
 }
 
 /* The page is compressed in RAM, owned, and to go on. */
@@ -113,11 +103,16 @@ static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void
 		       uint32_t *ticket)
 {
 	struct store_tier *from = &m->store.tiers[page_tier(word) - STORE_TIER_FIRST];
-	size_t bytes = from->ops->copy(from->backend, m->region.pages[index].handle, so->object);
+	struct larder_object object = {
+		.bytes = so->object,
+		.size = from->ops->copy(from->backend, m->region.pages[index].handle, so->object),
+		.page = so->page,
+	};
 
-	if (bytes == 0 || codec_expand(so->object, bytes, so->page))
+	if (object.size == 0 || codec_expand(object.bytes, object.size, so->page))
 		return -EBADMSG; /* damaged: whoever wants it back will be told */
-	return add(m, so, scratch, so->object, bytes, so->page, tag_of(index, 0), ticket);
+	object.checksum = store_checksum(&m->store, so->page);
+	return add(m, so, scratch, &object, tag_of(index, 0), ticket);
 }
 
 static void release(struct larder_memory *m, size_t index, uint64_t to)

@@ -18,17 +18,16 @@
 struct larder_swap_out {
 	struct larder_batch *batch; /* being filled; NULL = none */
 	uint32_t next_ticket;
-	size_t hand; /* demotion goes on from this page */
-	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES];
-	LZ4_stream_t lz4;
+	size_t hand;						       /* demotion goes on from this page */
+	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES]; /* on the way from RAM to disk */
 };
 
 /*
- * Send a staged page to disk; in its slot it is marked as being written. `compress`: nobody has tried yet. Returns 0;
- * -EBUSY: as much is being written as can be, try again when something is done; another negative errno: not now.
+ * Send the object of a staged page to disk; in its slot it is marked as being written. Returns 0; -EBUSY: as much is
+ * being written as can be, try again when something is done; another negative errno: not now.
  */
 int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
-		    int compress);
+		    const struct larder_object *object);
 
 /*
  * Send up to `want` pages that are compressed in RAM on to disk, of one pool or (REGION_HEAP) of all, in the order of

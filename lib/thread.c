@@ -56,6 +56,32 @@ static void remember(int tid)
 		atomic_store(&tids[i], tid);
 }
 
+void thread_keep_off(int tid, unsigned cpu)
+{
+	unsigned long mask[THREAD_CPUS_MAX / 64] = { 0 };
+
+	if (cpu >= THREAD_CPUS_MAX || sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask) < 0)
+		return;
+	mask[cpu / 64] &= ~((unsigned long)1 << cpu % 64);
+	sys_call3(SYS_sched_setaffinity, tid, sizeof(mask), (long)mask);
+}
+
+int thread_cpus(int *cpus, int max)
+{
+	unsigned long mask[THREAD_CPUS_MAX / 64] = { 0 };
+	int n = 0;
+
+	if (sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask) < 0)
+		return 0;
+	for (int cpu = 0; cpu < THREAD_CPUS_MAX; cpu++)
+		if (mask[cpu / 64] >> cpu % 64 & 1) {
+			if (n < max)
+				cpus[n] = cpu;
+			n++;
+		}
+	return n;
+}
+
 int thread_is_internal(int tid)
 {
 	for (int i = 0; i < THREADS_MAX; i++)

@@ -30,6 +30,12 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 enum { THREAD_CPUS_MAX = 1024 };
 void thread_pin(int cpu);
 
+/* Keep a thread off one CPU of those that the calling thread may use, if the system lets it. */
+void thread_keep_off(int tid, unsigned cpu);
+
+/* The CPUs that this process may use. Returns how many there are, 0: unknown; cpus[] gets the first `max`. */
+int thread_cpus(int *cpus, int max);
+
 /* True when `tid` is a thread that thread_start made in this process. */
 int thread_is_internal(int tid);
 

@@ -22,11 +22,11 @@ enum { PAGE = 4096, PAGES = 512 };
 static char *volatile evicted; /* managed memory that put() reads; NULL = it behaves */
 static volatile char seen;
 
-static int touching_put(void *backend, void *scratch, const void *page, uint64_t *handle)
+static int touching_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
 	if (evicted)
 		seen = *evicted;
-	return larder_backend_lz4.put(backend, scratch, page, handle);
+	return larder_backend_lz4.put(backend, object, handle);
 }
 
 /* In a child of its own: evict a buffer, then let the reclaim thread touch it while it evicts another. */

@@ -32,11 +32,11 @@ static struct {
 	_Atomic int put_error, get_error;
 } inject;
 
-static int faulty_put(void *backend, void *scratch, const void *page, uint64_t *handle)
+static int faulty_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
 	int err = atomic_load(&inject.put_error);
 
-	return err ? err : larder_backend_lz4.put(backend, scratch, page, handle);
+	return err ? err : larder_backend_lz4.put(backend, object, handle);
 }
 
 static int faulty_get(void *backend, void *scratch, uint64_t handle, void *page)

@@ -2,6 +2,7 @@
  * The store asks the tiers in order, and whatever they answer, nothing is lost: a page is in exactly one place, or
  * stays with its owner. The tiers here are the real one, with failures on demand.
  */
+#include "codec.h"
 #include "store.h"
 
 #include "sys.h"
@@ -41,12 +42,12 @@ static int open_with(struct faults *f, void *backend, const struct larder_backen
 	return err;
 }
 
-static int put_with(struct faults *f, void *backend, void *scratch, const void *page, uint64_t *handle)
+static int put_with(struct faults *f, void *backend, const struct larder_object *object, uint64_t *handle)
 {
 	int err = injected(f, f->put_error);
 
 	*handle = 0xdeadbeef; /* as a backend that fails half-way may leave it */
-	return err ? err : larder_backend_lz4.put(backend, scratch, page, handle);
+	return err ? err : larder_backend_lz4.put(backend, object, handle);
 }
 
 static int get_with(struct faults *f, void *backend, void *scratch, uint64_t handle, void *page)
@@ -66,9 +67,9 @@ static int get_with(struct faults *f, void *backend, void *scratch, uint64_t han
 		faults[n].opened--;                                                                                    \
 		larder_backend_lz4.close(b);                                                                           \
 	}                                                                                                              \
-	static int put_##n(void *b, void *s, const void *page, uint64_t *h)                                            \
+	static int put_##n(void *b, const struct larder_object *o, uint64_t *h)                                        \
 	{                                                                                                              \
-		return put_with(&faults[n], b, s, page, h);                                                            \
+		return put_with(&faults[n], b, o, h);                                                                  \
 	}                                                                                                              \
 	static int get_##n(void *b, void *s, uint64_t h, void *page)                                                   \
 	{                                                                                                              \
@@ -124,11 +125,20 @@ static void make_noise(uint64_t *page)
 	}
 }
 
+static int try_put(struct larder_store *to, const void *page, struct store_place *place)
+{
+	static LZ4_stream_t lz4;
+	char bytes[CODEC_MOST_BYTES];
+	struct larder_object object = codec_object(&lz4, page, bytes);
+
+	return store_put(to, STORE_ALL_TIERS, &object, place);
+}
+
 static struct store_place put(const void *page)
 {
 	struct store_place place;
 
-	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, page, &place), 0);
+	assert_int_equal(try_put(&store, page, &place), 0);
 	return place;
 }
 
@@ -233,12 +243,11 @@ static void e2big_only_when_no_tier_gains(void **state)
 
 	(void)state;
 	make_noise(noise);
-	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -E2BIG);
+	assert_int_equal(try_put(&store, noise, &place), -E2BIG);
 	faults[0] = (struct faults){ .put_error = -EIO, .times = 1, .opened = 1 };
-	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place),
-			 -EIO); /* the first may take it another time */
+	assert_int_equal(try_put(&store, noise, &place), -EIO); /* the first may take it another time */
 	faults[1] = (struct faults){ .put_error = -ENOSPC, .times = 1, .opened = 1 };
-	assert_int_equal(store_put(&store, STORE_ALL_TIERS, scratch, noise, &place), -ENOSPC);
+	assert_int_equal(try_put(&store, noise, &place), -ENOSPC);
 	assert_int_equal(tier(0).objects + tier(1).objects, 0);
 	assert_int_equal(tier(0).rejected, 2);
 	assert_int_equal(tier(1).rejected, 2);
@@ -261,7 +270,7 @@ static void the_nth_failing_put_loses_nothing(void **state)
 			int err;
 
 			make_page(page, i);
-			err = store_put(&store, STORE_ALL_TIERS, scratch, page, &places[i]);
+			err = try_put(&store, page, &places[i]);
 			assert_int_equal(err, i == n ? -EIO : 0);
 			refused += err != 0;
 		}
@@ -319,9 +328,9 @@ static void a_store_without_tiers_keeps_same_filled_pages(void **state)
 	assert_int_equal(store_open(&none, NULL, 0, &(struct larder_backend_setup){ .max_objects = MAX_OBJECTS }), 0);
 	s = store_scratch(&none);
 	assert_non_null(s);
-	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), 0);
+	assert_int_equal(try_put(&none, page, &place), 0);
 	make_page(page, 1);
-	assert_int_equal(store_put(&none, STORE_ALL_TIERS, s, page, &place), -E2BIG);
+	assert_int_equal(try_put(&none, page, &place), -E2BIG);
 	assert_int_equal(store_compact(&none, NULL, 1 << 20), 0);
 	assert_int_equal(store_cost_bytes(&none), 0);
 	store_close(&none);

@@ -3,6 +3,7 @@
  * second test reads objects in code that the sanitizer sees, where the first reads them in LZ4. LARDER_SEED=n gives
  * each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
  */
+#include "codec.h"
 #include "pack.h"
 #include "store.h"
 
@@ -80,9 +81,14 @@ static void make_page(uint64_t *page, uint64_t item_seed)
 static int keep_in_store(void *scratch, const struct item *item, struct store_place *place)
 {
 	uint64_t page[WORDS];
+	char bytes[CODEC_MOST_BYTES];
+	LZ4_stream_t lz4;
+	struct larder_object object;
 
+	(void)scratch;
 	make_page(page, item->seed);
-	return store_put(&store, STORE_ALL_TIERS, scratch, page, place);
+	object = codec_object(&lz4, (const char *)page, bytes);
+	return store_put(&store, STORE_ALL_TIERS, &object, place);
 }
 
 static int verify_in_store(void *scratch, const struct item *item)

@@ -58,6 +58,12 @@ static void disk_usage(const void *backend, struct larder_backend_usage *usage)
 	*usage = (struct larder_backend_usage){ 0 };
 }
 
+static uint64_t disk_checksum(const void *backend, const char *page)
+{
+	(void)backend, (void)page;
+	return 0;
+}
+
 static int disk_batch_begin(void *backend, void *scratch, struct larder_batch **batch)
 {
 	(void)backend, (void)scratch;
@@ -69,12 +75,11 @@ static int disk_batch_begin(void *backend, void *scratch, struct larder_batch **
 	return 0;
 }
 
-static int disk_batch_add(void *backend, struct larder_batch *b, const void *object, size_t bytes, const void *page,
-			  uint64_t tag)
+static int disk_batch_add(void *backend, struct larder_batch *b, const struct larder_object *object, uint64_t tag)
 {
-	(void)backend, (void)page;
-	memcpy(disk.objects[disk.used].bytes, object, bytes);
-	disk.objects[disk.used].size = bytes;
+	(void)backend;
+	memcpy(disk.objects[disk.used].bytes, object->bytes, object->size);
+	disk.objects[disk.used].size = object->size;
 	b->handles[b->objects] = disk.used++;
 	b->tags[b->objects++] = tag;
 	return 0;
@@ -112,6 +117,7 @@ static const struct larder_backend_ops disk_ops = {
 	.drop = disk_drop,
 	.compact = disk_compact,
 	.usage = disk_usage,
+	.checksum = disk_checksum,
 	.batch_begin = disk_batch_begin,
 	.batch_add = disk_batch_add,
 	.batch_write = disk_batch_write,
@@ -133,11 +139,15 @@ static struct larder_page *page_at(size_t index)
 /* As evict.c leaves it. */
 static void put_in_ram(size_t index, uint64_t generation)
 {
+	static LZ4_stream_t lz4;
 	uint64_t words[WORDS];
+	char bytes[CODEC_MOST_BYTES];
+	struct larder_object object;
 	struct store_place place;
 
 	page_fill(words, index, generation);
-	assert_int_equal(store_put(&memory.store, 1, scratch, words, &place), 0);
+	object = codec_object(&lz4, (const char *)words, bytes);
+	assert_int_equal(store_put(&memory.store, 1, &object, &place), 0);
 	page_at(index)->handle = place.handle;
 	atomic_store(&page_at(index)->word, page_word_stored(place.tier));
 }

@@ -20,17 +20,17 @@ enum { LIMIT_MIB = 64, NUMBERED = 3 * 16 * PAGES_PER_MIB };
 static _Atomic unsigned char is_volatile[NUMBERED];
 static _Atomic uint64_t all_puts, numbered_puts, forbidden_puts;
 
-static int guarded_put(void *backend, void *scratch, const void *page, uint64_t *handle)
+static int guarded_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
-	uint64_t number = *(const uint64_t *)page - MAGIC;
+	uint64_t number = *(const uint64_t *)(const void *)object->page - MAGIC;
 	int err, forbidden;
 
 	atomic_fetch_add(&all_puts, 1);
 	if (number >= NUMBERED)
-		return larder_backend_lz4.put(backend, scratch, page, handle);
+		return larder_backend_lz4.put(backend, object, handle);
 	atomic_fetch_add(&numbered_puts, 1);
 	forbidden = atomic_load(&is_volatile[number]);
-	err = larder_backend_lz4.put(backend, scratch, page, handle);
+	err = larder_backend_lz4.put(backend, object, handle);
 	forbidden |= atomic_load(&is_volatile[number]); /* marking does not return while the page is being stored */
 	atomic_fetch_add(&forbidden_puts, (uint64_t)forbidden);
 	return err;

@@ -1,0 +1,223 @@
+/*
+ * Compress. See compress.h.
+ */
+#include "compress.h"
+
+#include "memory.h"
+#include "sys.h"
+#include "thread.h"
+
+/* A compressor is woken for so many slots: fewer are done before it runs. */
+enum { WAKE_SLOTS = 32 };
+
+/* While another thread compresses a page, which takes it some microseconds unless it has lost its CPU. */
+enum { SPINS_MAX = 2000 };
+
+static struct larder_compressed *entry_of(const struct larder_compress *c, uint64_t position)
+{
+	return &c->ahead[position % COMPRESS_AHEAD];
+}
+
+static int is_done(const struct larder_compress *c, uint64_t position)
+{
+	return atomic_load_explicit(&entry_of(c, position)->done, memory_order_acquire) == position + 1;
+}
+
+/* Take the next slot that is offered. Returns 0 when there is none. */
+static int claim(struct larder_compress *c, uint64_t *position)
+{
+	*position = atomic_load(&c->claimed);
+	do {
+		if (*position >= atomic_load(&c->end))
+			return 0;
+	} while (!atomic_compare_exchange_weak(&c->claimed, position, *position + 1));
+	return 1;
+}
+
+/* Is the page that this becomes going to disk as soon as it is written out? */
+static int goes_to_disk(struct larder_memory *m, size_t index, uint32_t size)
+{
+	uint32_t disk = store_disk_bit(&m->store),
+		 tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
+
+	return disk & tiers && (size == PAGE_BYTES || tiers == disk);
+}
+
+static void sum(const struct larder_memory *m, struct larder_compressed *e, const char *page)
+{
+	e->checksum = store_checksum(&m->store, page);
+	e->is_summed = 1;
+}
+
+/* Fill an entry for a staged page. What has a copy on disk that will do is not compressed. */
+static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t slot, int has_copy,
+			  struct larder_compressed *e)
+{
+	const char *page = staging_address(&m->staging, slot);
+	uint64_t filling;
+
+	if (has_copy) {
+		sum(m, e, page);
+		if (e->checksum == m->staging.checksum[slot])
+			return;
+	}
+	if (store_is_same_filled(page, &filling))
+		e->size = PAGE_BYTES; /* nobody looks at it */
+	else
+		e->size = (uint32_t)codec_object(lz4, page, e->bytes).size;
+	if (!e->is_summed && goes_to_disk(m, m->staging.owner[slot], e->size))
+		sum(m, e, page);
+}
+
+/* Do a claimed slot, if its page has not gone elsewhere. */
+static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t position)
+{
+	struct larder_compressed *e = entry_of(&m->compress, position);
+	uint32_t slot = staging_slot(position);
+	uint64_t word = page_load(&m->region.pages[m->staging.owner[slot]]);
+
+	e->size = e->is_summed = 0;
+	if (page_is_staged_in(word, slot))
+		compress_page(m, lz4, slot, (word & PAGE_COPY) != 0, e);
+	atomic_store_explicit(&e->done, position + 1, memory_order_release);
+}
+
+/* ---- compressors ---- */
+
+static void sleep_until_wanted(struct larder_compress *c)
+{
+	uint32_t seen = event_count(&c->wanted);
+
+	atomic_store(&c->asleep, 1);
+	if (atomic_load(&c->claimed) >= atomic_load(&c->end))
+		event_wait(&c->wanted, seen, 0);
+}
+
+static void compressor_main(void *arg)
+{
+	struct larder_compressor *self = arg;
+	struct larder_memory *m = self->memory;
+	uint64_t position;
+
+	for (;;) {
+		while (claim(&m->compress, &position))
+			compress(m, &self->lz4, position);
+		sleep_until_wanted(&m->compress);
+	}
+}
+
+void compress_start(struct larder_memory *m)
+{
+	struct larder_compress *c = &m->compress;
+	int cpus = thread_cpus(NULL, 0);
+
+	while (c->started < COMPRESSORS_MAX && (int)c->started < cpus - 1) {
+		struct larder_compressor *new = &c->compressors[c->started];
+
+		new->memory = m;
+		new->tid = thread_start("larder-compress", compressor_main, new, 0);
+		if (new->tid < 0)
+			break;
+		c->started++;
+	}
+}
+
+/* ---- the reclaim thread ---- */
+
+int compress_open(struct larder_compress *c)
+{
+	c->ahead = sys_map(COMPRESS_AHEAD * sizeof(*c->ahead));
+	c->compressors = sys_map(COMPRESSORS_MAX * sizeof(*c->compressors));
+	return c->ahead && c->compressors ? 0 : -ENOMEM;
+}
+
+void compress_close(struct larder_compress *c)
+{
+	if (c->ahead)
+		sys_munmap(c->ahead, COMPRESS_AHEAD * sizeof(*c->ahead));
+	if (c->compressors)
+		sys_munmap(c->compressors, COMPRESSORS_MAX * sizeof(*c->compressors));
+	*c = (struct larder_compress){ 0 };
+}
+
+uint64_t compress_cost_bytes(const struct larder_compress *c)
+{
+	return sizeof(*c) + COMPRESS_AHEAD * sizeof(*c->ahead) +
+	       c->started * (sizeof(*c->compressors) + THREAD_COST_BYTES);
+}
+
+/*
+ * A compressor on the reclaim thread's own CPU would be of no use, but some schedulers keep threads that wake each
+ * other together: with both on one of two CPUs, evicting to disk was no faster than without compressors.
+ */
+static void wake(struct larder_compress *c)
+{
+	unsigned cpu = 0;
+
+	sys_call3(SYS_getcpu, (long)&cpu, 0, 0);
+	if (c->cpu_plus_one != cpu + 1)
+		for (unsigned i = 0; i < c->started; i++)
+			thread_keep_off(c->compressors[i].tid, cpu);
+	c->cpu_plus_one = cpu + 1;
+	event_post(&c->wanted);
+}
+
+/* Offer what is staged, as far as there are entries for it. */
+static void offer(struct larder_memory *m)
+{
+	struct larder_compress *c = &m->compress;
+	uint64_t end = m->staging.cursor + COMPRESS_AHEAD;
+
+	if (end > m->staging.head)
+		end = m->staging.head;
+	atomic_store(&c->end, end);
+	if (c->started && atomic_load_explicit(&c->asleep, memory_order_relaxed) &&
+	    end >= atomic_load(&c->claimed) + WAKE_SLOTS) {
+		atomic_store(&c->asleep, 0);
+		wake(c);
+	}
+}
+
+void compress_ahead(struct larder_memory *m)
+{
+	struct larder_compress *c = &m->compress;
+	uint64_t position;
+
+	offer(m);
+	for (unsigned spins = 0; !is_done(c, m->staging.cursor); spins++) {
+		if (claim(c, &position))
+			compress(m, &c->lz4, position);
+		else if (spins > SPINS_MAX)
+			sys_yield();
+		else
+			__builtin_ia32_pause();
+	}
+}
+
+uint64_t compress_checksum(const struct larder_memory *m, uint64_t position)
+{
+	const struct larder_compressed *e = entry_of(&m->compress, position);
+
+	if (position < m->staging.cursor || !e->is_summed)
+		return store_checksum(&m->store, staging_address(&m->staging, staging_slot(position)));
+	return e->checksum;
+}
+
+struct larder_object compress_object(struct larder_memory *m, uint64_t position)
+{
+	struct larder_compress *c = &m->compress;
+	const struct larder_compressed *e = entry_of(c, position);
+	uint32_t slot = staging_slot(position);
+	const char *page = staging_address(&m->staging, slot);
+	struct larder_object object = {
+		.bytes = e->size == PAGE_BYTES ? page : e->bytes,
+		.size = e->size,
+		.page = page,
+	};
+
+	if (position < m->staging.cursor || e->size == 0)
+		object = codec_object(&c->lz4, page, c->bytes);
+	if (goes_to_disk(m, m->staging.owner[slot], (uint32_t)object.size))
+		object.checksum = compress_checksum(m, position);
+	return object;
+}
