@@ -11,10 +11,11 @@
 #include <lz4.h>
 
 /*
- * Acceleration 1: compressing is most of what storing a page costs, but 4 makes it 40 % cheaper at the price of a worse
- * ratio, which costs RAM as long as the page stays.
+ * LZ4's acceleration: compressing is most of what storing a page costs. In RAM a worse ratio costs RAM for as long as
+ * the page stays. A disk has room, and is faster than LZ4: 4 makes reclaim a fifth faster, and writes 0.49 bytes for a
+ * byte instead of 0.45 (bench_disk).
  */
-enum { CODEC_ACCELERATION = 1 };
+enum codec_effort { CODEC_FOR_RAM = 1, CODEC_FOR_DISK = 4 };
 
 /*
  * Above 7/8 of a page, compressing is not worth it. The gain is below 512 bytes a page before slots, tables and holes
@@ -24,10 +25,10 @@ enum { CODEC_ACCELERATION = 1 };
 enum { CODEC_MOST_BYTES = LARDER_PAGE_BYTES / 8 * 7 };
 
 /* The object of a page. `bytes` is used when it can be compressed. */
-static inline struct larder_object codec_object(LZ4_stream_t *state, const char *page, char bytes[CODEC_MOST_BYTES])
+static inline struct larder_object codec_object(LZ4_stream_t *state, enum codec_effort effort, const char *page,
+						char bytes[CODEC_MOST_BYTES])
 {
-	int size =
-		LZ4_compress_fast_extState(state, page, bytes, LARDER_PAGE_BYTES, CODEC_MOST_BYTES, CODEC_ACCELERATION);
+	int size = LZ4_compress_fast_extState(state, page, bytes, LARDER_PAGE_BYTES, CODEC_MOST_BYTES, (int)effort);
 
 	if (size <= 0)
 		return (struct larder_object){ .bytes = page, .size = LARDER_PAGE_BYTES, .page = page };

@@ -18,7 +18,7 @@
 
 enum {
 	BATCH_BYTES = 256 << 10,
-	BATCHES = 4,
+	BATCHES = 8,
 	BATCH_LEAST_BYTES = 16 << 10, /* less is not left over at the end of a segment */
 	RESERVE_SEGMENTS = 2,	      /* kept free for cleaning */
 	KEPT_BLOCKS_SEGMENTS = 8,     /* free segments whose blocks are kept, to be written to again */

@@ -34,13 +34,20 @@ static int claim(struct larder_compress *c, uint64_t *position)
 	return 1;
 }
 
-/* Is the page that this becomes going to disk as soon as it is written out? */
+/* Has the disk nothing above it that could take the page first? */
+static enum codec_effort effort_for(struct larder_memory *m, size_t index)
+{
+	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
+
+	return tiers && tiers == store_disk_bit(&m->store) ? CODEC_FOR_DISK : CODEC_FOR_RAM;
+}
+
+/* Is the page that became an object of `size` bytes going to disk as soon as it is written out? */
 static int goes_to_disk(struct larder_memory *m, size_t index, uint32_t size)
 {
-	uint32_t disk = store_disk_bit(&m->store),
-		 tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
+	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
 
-	return disk & tiers && (size == PAGE_BYTES || tiers == disk);
+	return tiers & store_disk_bit(&m->store) && (size == PAGE_BYTES || effort_for(m, index) == CODEC_FOR_DISK);
 }
 
 static void sum(const struct larder_memory *m, struct larder_compressed *e, const char *page)
@@ -54,6 +61,7 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 			  struct larder_compressed *e)
 {
 	const char *page = staging_address(&m->staging, slot);
+	size_t index = m->staging.owner[slot];
 	uint64_t filling;
 
 	if (has_copy) {
@@ -64,8 +72,8 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 	if (store_is_same_filled(page, &filling))
 		e->size = PAGE_BYTES; /* nobody looks at it */
 	else
-		e->size = (uint32_t)codec_object(lz4, page, e->bytes).size;
-	if (!e->is_summed && goes_to_disk(m, m->staging.owner[slot], e->size))
+		e->size = (uint32_t)codec_object(lz4, effort_for(m, index), page, e->bytes).size;
+	if (!e->is_summed && goes_to_disk(m, index, e->size))
 		sum(m, e, page);
 }
 
@@ -208,6 +216,7 @@ struct larder_object compress_object(struct larder_memory *m, uint64_t position)
 	struct larder_compress *c = &m->compress;
 	const struct larder_compressed *e = entry_of(c, position);
 	uint32_t slot = staging_slot(position);
+	size_t index = m->staging.owner[slot];
 	const char *page = staging_address(&m->staging, slot);
 	struct larder_object object = {
 		.bytes = e->size == PAGE_BYTES ? page : e->bytes,
@@ -216,8 +225,8 @@ struct larder_object compress_object(struct larder_memory *m, uint64_t position)
 	};
 
 	if (position < m->staging.cursor || e->size == 0)
-		object = codec_object(&c->lz4, page, c->bytes);
-	if (goes_to_disk(m, m->staging.owner[slot], (uint32_t)object.size))
+		object = codec_object(&c->lz4, effort_for(m, index), page, c->bytes);
+	if (goes_to_disk(m, index, (uint32_t)object.size))
 		object.checksum = compress_checksum(m, position);
 	return object;
 }

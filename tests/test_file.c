@@ -286,7 +286,7 @@ static int try_put(size_t i, uint64_t seed)
 	int err;
 
 	make_page(page, seed);
-	object = codec_object(&lz4, page, bytes);
+	object = codec_object(&lz4, CODEC_FOR_RAM, page, bytes);
 	object.checksum = ops->checksum(tier.backend, page);
 	err = add(i, &object);
 	if (err)

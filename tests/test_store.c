@@ -129,7 +129,7 @@ static int try_put(struct larder_store *to, const void *page, struct store_place
 {
 	static LZ4_stream_t lz4;
 	char bytes[CODEC_MOST_BYTES];
-	struct larder_object object = codec_object(&lz4, page, bytes);
+	struct larder_object object = codec_object(&lz4, CODEC_FOR_RAM, page, bytes);
 
 	return store_put(to, STORE_ALL_TIERS, &object, place);
 }

@@ -87,7 +87,7 @@ static int keep_in_store(void *scratch, const struct item *item, struct store_pl
 
 	(void)scratch;
 	make_page(page, item->seed);
-	object = codec_object(&lz4, (const char *)page, bytes);
+	object = codec_object(&lz4, CODEC_FOR_RAM, (const char *)page, bytes);
 	return store_put(&store, STORE_ALL_TIERS, &object, place);
 }
 

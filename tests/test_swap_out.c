@@ -146,7 +146,7 @@ static void put_in_ram(size_t index, uint64_t generation)
 	struct store_place place;
 
 	page_fill(words, index, generation);
-	object = codec_object(&lz4, (const char *)words, bytes);
+	object = codec_object(&lz4, CODEC_FOR_RAM, (const char *)words, bytes);
 	assert_int_equal(store_put(&memory.store, 1, &object, &place), 0);
 	page_at(index)->handle = place.handle;
 	atomic_store(&page_at(index)->word, page_word_stored(place.tier));
