@@ -54,7 +54,7 @@ struct larder_object {
 	const char *bytes; /* the page itself if it is as large as one */
 	size_t size;
 	const char *page;
-	uint64_t checksum; /* of the page, from the tier on disk, if there is one */
+	uint64_t checksum; /* of the page, from the tier on disk; for batch_add alone */
 };
 
 enum { LARDER_FETCH_MAX_PAGES = 32, LARDER_BATCH_MAX_OBJECTS = 256 };

@@ -42,8 +42,8 @@ static enum codec_effort effort_for(struct larder_memory *m, size_t index)
 	return tiers && tiers == store_disk_bit(&m->store) ? CODEC_FOR_DISK : CODEC_FOR_RAM;
 }
 
-/* Is the page that became an object of `size` bytes going to disk as soon as it is written out? */
-static int goes_to_disk(struct larder_memory *m, size_t index, uint32_t size)
+/* Is the page that became an object of `size` bytes likely to go to disk as soon as it is written out? */
+static int is_for_disk(struct larder_memory *m, size_t index, uint32_t size)
 {
 	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
 
@@ -73,7 +73,7 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 		e->size = PAGE_BYTES; /* nobody looks at it */
 	else
 		e->size = (uint32_t)codec_object(lz4, effort_for(m, index), page, e->bytes).size;
-	if (!e->is_summed && goes_to_disk(m, index, e->size))
+	if (!e->is_summed && is_for_disk(m, index, e->size))
 		sum(m, e, page);
 }
 
@@ -226,7 +226,5 @@ struct larder_object compress_object(struct larder_memory *m, uint64_t position)
 
 	if (position < m->staging.cursor || e->size == 0)
 		object = codec_object(&c->lz4, effort_for(m, index), page, c->bytes);
-	if (goes_to_disk(m, index, (uint32_t)object.size))
-		object.checksum = compress_checksum(m, position);
 	return object;
 }

@@ -24,7 +24,7 @@
 struct larder_memory;
 
 /* Two keep up with all else that the reclaim thread has to do for a page. */
-enum { COMPRESSORS_MAX = 2, COMPRESS_AHEAD = 256 };
+enum { COMPRESSORS_MAX = 2, COMPRESS_AHEAD = 128 };
 
 /* An object made ahead; of positions that are equal modulo COMPRESS_AHEAD. */
 struct larder_compressed {
@@ -72,7 +72,7 @@ void compress_ahead(struct larder_memory *m);
 /* The checksum of the page in a slot at or behind the cursor. There is a disk. Reclaim thread. */
 uint64_t compress_checksum(const struct larder_memory *m, uint64_t position);
 
-/* The object of a slot at or behind the cursor; valid until the next call. Reclaim thread. */
+/* The object of a slot at or behind the cursor, without its checksum; valid until the next call. Reclaim thread. */
 struct larder_object compress_object(struct larder_memory *m, uint64_t position);
 
 #endif

@@ -18,7 +18,12 @@
 #include <cmocka.h>
 
 enum { ITEMS_MAX = 1 << 16, SCRATCHES = 4, GROUPS = 16 };
-enum { TURN_NS = 5000000, QUIET_NS = 20000000, COMPACT_BYTES = 256 << 10 };
+enum {
+	BATCHES = 8,
+	/* as in file.c: how many can be under way */ TURN_NS = 5000000,
+	QUIET_NS = 20000000,
+	COMPACT_BYTES = 256 << 10
+};
 
 #define SECOND_NS ((uint64_t)1000000000u)
 
@@ -1092,11 +1097,11 @@ static void a_failing_device_is_left_alone_for_a_while(void **state)
 	tier_open(64, 100, 0);
 	seam.refuse_ns = 100000000;
 	hit(DISK_WRITE, 0, -EIO);
-	plan.times = 4;
-	for (size_t i = 0; i < 4; i++)
+	plan.times = BATCHES;
+	for (size_t i = 0; i < BATCHES; i++)
 		start_batch(i);
 	assert_int_equal(ops->batch_begin(tier.backend, tier.scratch, &b), -EBUSY);
-	while (tier.failed_batches < 4)
+	while (tier.failed_batches < BATCHES)
 		turn();
 	assert_int_equal(usage().objects, 0);
 	assert_int_equal(tier.stats.refusing, EIO);

@@ -524,6 +524,39 @@ static void a_full_disk_leaves_the_rest_in_ram(void **state)
 	assert_int_equal(s.tiers[1].objects, 0);
 }
 
+/* One page for each size that objects can have around the largest that a tier in RAM takes. */
+static void fill_to_the_brim(char *page, size_t i)
+{
+	size_t noise = 3300 + i % 320;
+
+	memset(page, 'x', PAGE);
+	for (size_t n = 0; n < noise; n++)
+		page[n] = (char)(word_at(3 * i, 0, n / 8) >> n % 8 * 8);
+}
+
+static void pages_that_can_just_be_compressed_come_back(void **state)
+{
+	const size_t pages = 640;
+	larder_pool *pool; /* of which RAM takes what it can */
+	struct larder_stats before = all_stats(), after;
+	char *base, expected[PAGE];
+
+	(void)state;
+	assert_int_equal(larder_pool_create(&pool, NULL), 0);
+	base = filled(pool, pages);
+	for (size_t i = 0; i < pages; i++)
+		fill_to_the_brim(base + i * PAGE, i);
+	send_out(pool, base, pages);
+	after = all_stats();
+	assert_true(after.tiers[0].objects > before.tiers[0].objects + pages / 2);
+	assert_true(after.tiers[1].objects > before.tiers[1].objects + pages / 16);
+	for (size_t i = 0; i < pages; i++) {
+		fill_to_the_brim(expected, i);
+		assert_memory_equal(base + i * PAGE, expected, PAGE);
+	}
+	pool_end(pool);
+}
+
 /* Space that rewriting leaves behind is used again: far more is written than fits. */
 static void freed_space_is_used_again(void **state)
 {
@@ -591,6 +624,7 @@ int main(void)
 		cmocka_unit_test(pages_under_way_to_a_disk_that_stalls_stay_at_hand),
 		cmocka_unit_test(a_fault_waits_for_its_own_read_only),
 		cmocka_unit_test(a_full_disk_leaves_the_rest_in_ram),
+		cmocka_unit_test(pages_that_can_just_be_compressed_come_back),
 		cmocka_unit_test(freed_space_is_used_again),
 	};
 

@@ -1,0 +1,247 @@
+/*
+ * Compressing ahead, with and without compressors: whoever compresses a page, the object is that of the page, and what
+ * need not be compressed is not. Needs nothing.
+ */
+#include "compress.h"
+#include "content.h"
+#include "memory.h"
+#include "stats.h"
+#include "sys.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { PAGES = CHUNK_PAGES, POSITIONS = 3 * STAGING_MAX_SLOTS / 8, TIER_DISK = STORE_TIER_FIRST };
+
+/* ---- a disk that only sums ---- */
+
+static int disk_open(void *backend, const struct larder_backend_setup *setup)
+{
+	(void)backend, (void)setup;
+	return 0;
+}
+
+static void disk_close(void *backend)
+{
+	(void)backend;
+}
+
+static uint64_t sum_of(const char *page)
+{
+	uint64_t sum = 1, word;
+
+	for (unsigned i = 0; i < PAGE; i += sizeof(word)) {
+		memcpy(&word, page + i, sizeof(word));
+		sum = (sum ^ word) * 0x9e3779b97f4a7c15u;
+	}
+	return sum;
+}
+
+static uint64_t disk_checksum(const void *backend, const char *page)
+{
+	(void)backend;
+	return sum_of(page);
+}
+
+static const struct larder_backend_ops disk_ops = {
+	.name = "test",
+	.backend_bytes = PAGE,
+	.is_on_disk = 1,
+	.open = disk_open,
+	.close = disk_close,
+	.checksum = disk_checksum,
+};
+
+/* ---- staging, as evict.c fills it ---- */
+
+static struct larder_memory *memory;
+
+/* The content of a position, which tells all of them apart: compressible, noise, or same-filled. */
+static void fill(char *page, uint64_t position)
+{
+	uint64_t word;
+
+	for (unsigned i = 0; i < PAGE; i += sizeof(word)) {
+		word = (position + 1) * (position % 3 == 1 ? (i + 1) * 0x9e3779b97f4a7c15u : 0x0101010101010101u);
+		if (position % 3 == 0)
+			word += i / 64;
+		memcpy(page + i, &word, sizeof(word));
+	}
+}
+
+static struct larder_page *page_of(uint64_t position)
+{
+	return &memory->region.pages[position % PAGES];
+}
+
+static void stage(uint64_t copy_bit)
+{
+	struct larder_staging *s = &memory->staging;
+	uint32_t slot = staging_slot(s->head);
+
+	fill(staging_address(s, slot), s->head);
+	s->owner[slot] = (uint32_t)(s->head % PAGES);
+	atomic_store(&page_of(s->head)->word, page_word_staged(slot) | copy_bit);
+	s->head++;
+}
+
+/* The slot at the cursor has been written out; who looks at it from now on sees something else. */
+static void pass(void)
+{
+	struct larder_staging *s = &memory->staging;
+
+	memset(staging_address(s, staging_slot(s->cursor)), 0xa5, PAGE);
+	s->tail = ++s->cursor;
+}
+
+static void assert_object(uint64_t position)
+{
+	struct larder_object object = compress_object(memory, position);
+	char expected[PAGE], page[PAGE];
+
+	fill(expected, position);
+	assert_memory_equal(object.page, expected, PAGE);
+	if (position % 3 != 2) {
+		assert_int_equal(codec_expand(object.bytes, object.size, page), 0);
+		assert_memory_equal(page, expected, PAGE);
+	}
+	if (position % 3 == 0)
+		assert_true(object.size < PAGE);
+	else if (position % 3 == 1)
+		assert_true(object.size == PAGE && compress_checksum(memory, position) == sum_of(expected));
+}
+
+/* ---- tests ---- */
+
+static void work_through(void)
+{
+	struct larder_staging *s = &memory->staging;
+
+	while (s->cursor < POSITIONS) {
+		while (s->head < POSITIONS && s->head < s->cursor + 300)
+			stage(0);
+		for (unsigned i = 0; i < 64 && s->cursor < s->head; i++) {
+			compress_ahead(memory);
+			assert_object(s->cursor);
+			pass();
+		}
+	}
+}
+
+static void the_reclaim_thread_does_all_if_it_is_alone(void **state)
+{
+	(void)state;
+	work_through();
+}
+
+static void compressors_and_the_reclaim_thread_do_each_page_once(void **state)
+{
+	(void)state;
+	compress_start(memory);
+	work_through();
+}
+
+static _Atomic int stop;
+
+/* Takes pages back all the time, as their program would. */
+static void *take_back(void *arg)
+{
+	(void)arg;
+	for (uint64_t i = 0; !atomic_load(&stop); i++)
+		atomic_store(&page_of(i * 7)->word, page_word_resident(0));
+	return NULL;
+}
+
+static void a_page_that_is_taken_back_meanwhile_has_its_object_all_the_same(void **state)
+{
+	pthread_t taker;
+
+	(void)state;
+	atomic_store(&stop, 0);
+	compress_start(memory);
+	assert_int_equal(pthread_create(&taker, NULL, take_back, NULL), 0);
+	work_through();
+	atomic_store(&stop, 1);
+	pthread_join(taker, NULL);
+}
+
+static const struct larder_compressed *at_cursor(void)
+{
+	return &memory->compress.ahead[memory->staging.cursor % COMPRESS_AHEAD];
+}
+
+static void what_is_not_staged_any_more_is_not_compressed(void **state)
+{
+	(void)state;
+	stage(0);
+	atomic_store(&page_of(0)->word, page_word_resident(0));
+	compress_ahead(memory);
+	assert_int_equal(at_cursor()->size, 0);
+	assert_object(0);
+}
+
+static void what_has_a_good_copy_is_not_compressed(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		stage(PAGE_COPY);
+		memory->staging.checksum[i] = sum_of(staging_address(&memory->staging, i)) + i; /* the second is bad */
+	}
+	compress_ahead(memory);
+	assert_int_equal(at_cursor()->size, 0);
+	assert_true(compress_checksum(memory, 0) == memory->staging.checksum[0]);
+	memory->staging.cursor++;
+	compress_ahead(memory);
+	assert_true(at_cursor()->size > 0);
+	assert_true(compress_checksum(memory, 1) != memory->staging.checksum[1]);
+	assert_object(1);
+}
+
+static void a_slot_behind_the_cursor_can_be_written_again(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		stage(0);
+	for (unsigned i = 0; i < 4; i++) {
+		compress_ahead(memory);
+		memory->staging.cursor++;
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_object(i);
+}
+
+/* Compressors are never stopped, so what they wait in is not unmapped. */
+static int open_memory(void **state)
+{
+	static const struct larder_backend_ops *const tiers[] = { &disk_ops };
+	const struct larder_backend_setup setup = { .max_objects = 1024 };
+
+	(void)state;
+	memory = sys_map((sizeof(*memory) + PAGE - 1) / PAGE * PAGE);
+	assert_non_null(memory);
+	assert_int_equal(stats_open(), 0);
+	assert_int_equal(region_open(&memory->region, (size_t)1 << 30), 0);
+	assert_int_equal(staging_open(&memory->staging), 0);
+	assert_int_equal(compress_open(&memory->compress), 0);
+	assert_int_equal(store_open(&memory->store, tiers, 1, &setup), 0);
+	assert_non_null(region_alloc(&memory->region, CHUNK_BYTES, CHUNK_BYTES, NULL));
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(what_is_not_staged_any_more_is_not_compressed, open_memory),
+		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed, open_memory),
+		cmocka_unit_test_setup(a_slot_behind_the_cursor_can_be_written_again, open_memory),
+		cmocka_unit_test_setup(the_reclaim_thread_does_all_if_it_is_alone, open_memory),
+		cmocka_unit_test_setup(compressors_and_the_reclaim_thread_do_each_page_once, open_memory),
+		cmocka_unit_test_setup(a_page_that_is_taken_back_meanwhile_has_its_object_all_the_same, open_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
