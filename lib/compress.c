@@ -101,9 +101,9 @@ static void sleep_until_wanted(struct larder_compress *c)
 		event_wait(&c->wanted, seen, 0);
 }
 
-static void compressor_main(void *arg)
+void compress_run(void *compressor)
 {
-	struct larder_compressor *self = arg;
+	struct larder_compressor *self = compressor;
 	struct larder_memory *m = self->memory;
 	uint64_t position;
 
@@ -123,7 +123,7 @@ void compress_start(struct larder_memory *m)
 		struct larder_compressor *new = &c->compressors[c->started];
 
 		new->memory = m;
-		new->tid = thread_start("larder-compress", compressor_main, new, 0);
+		new->tid = thread_start("larder-compress", compress_run, new, 0);
 		if (new->tid < 0)
 			break;
 		c->started++;

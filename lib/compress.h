@@ -63,6 +63,9 @@ void compress_close(struct larder_compress *c);
 /* Start compressors, one for each CPU but one. None, if there is no thread to be had, is no error. Reclaim thread. */
 void compress_start(struct larder_memory *m);
 
+/* The life of a compressor (struct larder_compressor *); does not return. */
+void compress_run(void *compressor);
+
 /* RAM that it takes. */
 uint64_t compress_cost_bytes(const struct larder_compress *c);
 
