@@ -5,9 +5,10 @@
  * `dalloc` declines and jemalloc purges instead: the range is discarded and reads as zeroes when it is used again.
  * Extents that an arena got before it was hooked lie outside the region; the hooks treat them as jemalloc's own would.
  *
- * The purging thread is an ordinary program thread in every respect but its origin: it calls into jemalloc, so it may
- * fault on managed memory and may wait for jemalloc's locks. Reclaim asks it to purge and waits for it for a bounded
- * time only.
+ * The purging thread is an ordinary program thread in every respect but its origin: it calls into jemalloc and may wait
+ * for jemalloc's locks. Reclaim asks it to purge and waits for it for a bounded time only. It starts before any arena
+ * is hooked, so that what libc and jemalloc allocate for it, its thread cache above all, lies outside the region: a
+ * page of that which could not be restored would end the program, whose memory it is not.
  */
 #include "arena.h"
 
@@ -128,9 +129,8 @@ static int read_size(const char *name, size_t *value)
 	return -allocator.mallctl(name, value, &bytes, NULL, 0);
 }
 
-static int hook_arena(unsigned index, struct arena_hooks *with)
+static int hook_arena(unsigned index, extent_hooks_t *hooks)
 {
-	extent_hooks_t *hooks = &with->hooks;
 	char name[MALLCTL_NAME_BYTES];
 
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", index);
@@ -150,15 +150,27 @@ static void create_huge_arena(void)
 		allocator.mallocx(threshold, MALLOCX_TCACHE_NONE);
 }
 
+/*
+ * jemalloc allocates what it keeps about an arena through the hooks that the arena is made with, and lets later hooks
+ * have the rest. Its locks and lists must not be managed memory: a page of them that could not be restored would end
+ * the program, and the kernel must never find a lock absent that is used where faults are inline. So every arena is
+ * made with jemalloc's own hooks. Naming those of an automatic arena that no thread has used yet makes it.
+ */
 static int hook_arenas(void)
 {
+	extent_hooks_t *own = NULL;
+	size_t bytes = sizeof(own);
 	unsigned arenas = 0;
 	int err;
 
 	create_huge_arena();
-	err = read_unsigned("arenas.narenas", &arenas);
+	err = -allocator.mallctl("arena.0.extent_hooks", &own, &bytes, NULL, 0);
+	if (!err)
+		err = read_unsigned("arenas.narenas", &arenas);
 	for (unsigned i = 0; !err && i < arenas; i++) {
-		err = hook_arena(i, &heap_hooks);
+		err = hook_arena(i, own);
+		if (!err)
+			err = hook_arena(i, &heap_hooks.hooks);
 		if (err == -EFAULT) /* an index without an arena */
 			err = 0;
 	}
@@ -175,23 +187,15 @@ int arena_check(const struct arena_allocator *a)
 	return a->mallctl("arena.0.extent_hooks", &hooks, &bytes, NULL, 0) ? -ENOPKG : 0;
 }
 
-void arena_created(const char *name, void **new_value, size_t *new_bytes)
+void arena_created(const char *name, const unsigned *index, const void *hooks)
 {
-	static extent_hooks_t *hooks = &heap_hooks.hooks;
-	static const char create[] = "arenas.create";
-
-	if (!memory || *new_value || __builtin_strcmp(name, create) != 0)
-		return;
-	*new_value = &hooks;
-	*new_bytes = sizeof(hooks);
+	if (memory && !hooks && __builtin_strcmp(name, "arenas.create") == 0)
+		hook_arena(*index, &heap_hooks.hooks);
 }
 
 /* ---- pools ---- */
 
-/*
- * The arena is made with jemalloc's own hooks and gets ours before it allocates: so its first block of metadata, with
- * its locks, is jemalloc's. The kernel must never find a lock of ours absent in a pool with inline faults.
- */
+/* With jemalloc's own hooks, and ours before it allocates: see hook_arenas(). */
 static int make_arena(struct arena_hooks *hooks, struct region_owner owner)
 {
 	unsigned index;
@@ -200,7 +204,7 @@ static int make_arena(struct arena_hooks *hooks, struct region_owner owner)
 	if (err)
 		return err == -EAGAIN ? -ENOMEM : err;
 	*hooks = (struct arena_hooks){ .hooks = EXTENT_HOOKS, .owner = owner };
-	err = hook_arena(index, hooks);
+	err = hook_arena(index, &hooks->hooks);
 	if (!err)
 		hooks->index = index;
 	return err;
@@ -271,10 +275,13 @@ static int is_last_thread(void)
 static void *purger_main(void *arg)
 {
 	static const uint64_t poll_ns = 50000000;
+	unsigned arenas;
 
 	(void)arg;
 	pthread_setname_np(pthread_self(), "larder-purge");
+	read_unsigned("arenas.narenas", &arenas); /* any call makes jemalloc's cache for the thread */
 	atomic_store(&reclaim->purger_ready, 1);
+	event_post(&reclaim->purge_done);
 	for (;;) {
 		uint32_t seen = event_count(&reclaim->purge_wanted);
 		int alone = atomic_load(&main_thread_exited);
@@ -297,8 +304,18 @@ void arena_main_thread_exits(void)
 	event_post(&reclaim->purge_wanted);
 }
 
+static void wait_for_purger(uint32_t seen)
+{
+	while (!atomic_load(&reclaim->purger_ready)) {
+		event_wait(&reclaim->purge_done, seen, 0);
+		seen = event_count(&reclaim->purge_done);
+	}
+}
+
+/* Returns when the thread has what it needs. */
 static int start_purger(void)
 {
+	uint32_t seen = event_count(&reclaim->purge_done);
 	pthread_attr_t attr;
 	pthread_t thread;
 	sigset_t all, old;
@@ -311,6 +328,8 @@ static int start_purger(void)
 	err = pthread_create(&thread, &attr, purger_main, NULL);
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!err)
+		wait_for_purger(seen);
 	return -err;
 }
 
@@ -321,6 +340,6 @@ int arena_install(const struct arena_allocator *a, struct larder_memory *m, stru
 	allocator = *a;
 	memory = m;
 	reclaim = r;
-	err = hook_arenas();
-	return err ? err : start_purger();
+	err = start_purger();
+	return err ? err : hook_arenas();
 }

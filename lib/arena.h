@@ -24,17 +24,17 @@ struct arena_allocator {
 int arena_check(const struct arena_allocator *allocator);
 
 /*
- * Put every arena into the region and start the purging thread. Allocations made before stay where they are.
- * returns  0, or a negative errno from jemalloc; arenas hooked until then stay hooked and work.
+ * Start the purging thread and put every arena into the region. Allocations made before stay where they are.
+ * returns  0, or a negative errno from pthread_create or jemalloc; arenas hooked until then stay hooked and work.
  */
 int arena_install(const struct arena_allocator *allocator, struct larder_memory *m, struct larder_reclaim *r);
 
 /*
- * mallctl("arenas.create") makes an arena with the hooks it is given, or default ones. Returns the value to pass
- * instead of
- * (*new_value, *new_bytes), so that arenas which the program creates without hooks of its own are managed too.
+ * A mallctl() has succeeded: if it made an arena (name is "arenas.create"), manage that too.
+ * index  of the arena, as mallctl() wrote it
+ * hooks  those that the program gave; NULL = none
  */
-void arena_created(const char *name, void **new_value, size_t *new_bytes);
+void arena_created(const char *name, const unsigned *index, const void *hooks);
 
 /*
  * Arenas of a pool: one for objects, one for page ranges (enum chunk_kind). They are made at the first allocation and

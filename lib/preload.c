@@ -198,12 +198,16 @@ LARDER_PUBLIC int mlockall(int flags)
 
 LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
 {
+	int err;
+
 	if (!real.jemalloc.mallctl)
 		find_real_functions();
 	if (!real.jemalloc.mallctl)
 		return ENOENT;
-	arena_created(name, &new_value, &new_bytes);
-	return real.jemalloc.mallctl(name, old, old_bytes, new_value, new_bytes);
+	err = real.jemalloc.mallctl(name, old, old_bytes, new_value, new_bytes);
+	if (!err)
+		arena_created(name, old, new_value);
+	return err;
 }
 
 /* _Fork runs no pthread_atfork handlers, so it does here what they would. fork() runs them and does not come this way.

@@ -116,7 +116,7 @@ static int watch_span(struct larder_memory *m, size_t first, size_t pages)
 
 /*
  * Memory that the allocator has freed but still holds goes first: it is worth nothing. A program thread does it, since
- * the allocator's own data is managed memory; waiting for it is bounded, since it may itself wait for us.
+ * it takes the allocator's locks; waiting for it is bounded, since it may itself wait for us.
  */
 static void purge_allocator(struct larder_reclaim *r)
 {

@@ -56,7 +56,7 @@ struct larder_reclaim {
 	struct larder_event answered; /* posted when a request is done */
 
 	/* The allocator's side (arena.c): a program thread purges when `purge_wanted` is posted, and posts
-	 * `purge_done`. */
+	 * `purge_done`, as it does when it is ready. */
 	struct larder_event purge_wanted, purge_done;
 	_Atomic uint32_t purger_ready; /* 1: there is such a thread */
 };

@@ -32,6 +32,7 @@ static uint8_t lost[PAGES]; /* it raised SIGBUS and was not discarded since */
 static unsigned nthreads = 4;
 static int is_inline;
 static _Atomic int stop;
+static pthread_barrier_t filled;
 static _Atomic uint64_t wrong, losses, reads, rewrites;
 
 /* ---- touching a page that may be lost ---- */
@@ -41,9 +42,14 @@ static __thread uintptr_t bus_address;
 
 static void on_bus(int sig, siginfo_t *info, void *context)
 {
-	(void)sig, (void)context;
+	static const char elsewhere[] = "swap_race: SIGBUS outside the range\n";
+
+	(void)context;
 	bus_address = (uintptr_t)info->si_addr;
-	siglongjmp(bus_return, 1);
+	if (bus_address - (uintptr_t)base < (uintptr_t)PAGES * PAGE)
+		siglongjmp(bus_return, 1);
+	if (write(STDERR_FILENO, elsewhere, sizeof(elsewhere) - 1) > 0)
+		signal(sig, SIG_DFL);
 }
 
 /* Half the pages do not compress. */
@@ -115,6 +121,7 @@ static void *work(void *arg)
 	size_t id = (size_t)(uintptr_t)arg;
 	uint64_t random = disk.random ^ id << 32;
 
+	pthread_barrier_wait(&filled);
 	while (!stop) {
 		size_t page = page_random(&random, PAGES / nthreads) * nthreads + id, what = page_random(&random, 100);
 
@@ -214,6 +221,9 @@ int main(int argc, char **argv)
 	printf("swap_race: seed 0x%" PRIx64 "\n", (uint64_t)disk.random);
 	fflush(stdout);
 	sigaction(SIGBUS, &bus, NULL); /* Larder's handler, if there is one, calls it */
+	pthread_barrier_init(&filled, NULL, nthreads + 1);
+	for (unsigned i = 0; i < nthreads; i++) /* now, because what libc allocates for them could be lost, too */
+		pthread_create(&threads[i], NULL, work, (void *)(uintptr_t)i);
 	err = start();
 	if (err) {
 		fprintf(stderr, "swap_race: cannot start (%d)\n", err);
@@ -221,8 +231,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < PAGES; i++)
 		rewrite(i); /* it may go, and be lost, while it is being written to */
-	for (unsigned i = 0; i < nthreads; i++)
-		pthread_create(&threads[i], NULL, work, (void *)(uintptr_t)i);
+	pthread_barrier_wait(&filled);
 	sleep(seconds);
 	stop = 1;
 	for (unsigned i = 0; i < nthreads; i++)
