@@ -178,6 +178,13 @@ struct larder_backend_ops {
 	 * reading one. */
 	int (*shares_blocks)(void *backend, uint64_t handle, uint64_t other);
 
+	/*
+	 * After a fork, in the child, where no other thread runs: locks and gauges may be anything, objects that no
+	 * page names (`named(arg, handle)` = 0) are to be dropped. Nothing was put and nothing moved while the fork
+	 * happened.
+	 */
+	void (*inherit)(void *backend, int (*named)(void *arg, uint64_t handle), void *arg);
+
 	/* The checksum of a page, 64 bits with a secret seed, and that of what is kept under a handle: whether the two
 	 * are the same page. */
 	uint64_t (*checksum)(const void *backend, const char *page);

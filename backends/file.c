@@ -209,6 +209,7 @@ static int file_thread_open(void *backend, void *scratch)
 	s->arena = sys_map(ARENA_BYTES + SINGLE_BYTES);
 	if (!s->arena)
 		return -ENOMEM;
+	sys_madvise(s->arena, ARENA_BYTES + SINGLE_BYTES, MADV_DONTFORK);
 	s->single = s->arena + ARENA_BYTES;
 	s->single_owner.kind = OWNER_SINGLE;
 	s->reaped_end = &s->reaped;

@@ -61,6 +61,11 @@ static void lz4_drop(void *backend, uint64_t handle)
 	pack_drop(backend, handle);
 }
 
+static void lz4_inherit(void *backend, int (*named)(void *arg, uint64_t handle), void *arg)
+{
+	pack_inherit(backend, named, arg);
+}
+
 static uint64_t lz4_compact(void *backend, void *scratch, uint64_t budget_bytes)
 {
 	(void)scratch;
@@ -88,6 +93,7 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.get = lz4_get,
 	.copy = lz4_copy,
 	.drop = lz4_drop,
+	.inherit = lz4_inherit,
 	.compact = lz4_compact,
 	.usage = lz4_usage,
 };

@@ -234,6 +234,36 @@ uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes)
 	return given;
 }
 
+/* Fork */
+
+/* Another thread of the parent may have held any of the locks, but none was changing what they guard: that is what
+ * freezing the store means. The gauges may have been read in the middle of a sum. */
+void pack_inherit(struct larder_pack *p, int (*named)(void *arg, uint64_t handle), void *arg)
+{
+	uint64_t objects = 0, stored_bytes = 0;
+	uint32_t used = handles_used(p);
+
+	slabs_inherit(&p->slabs);
+	p->handles_lock = (struct larder_mutex){ 0 };
+	p->compacting = (struct larder_mutex){ 0 };
+	for (unsigned i = 0; i < PACK_STRIPES; i++)
+		p->stripes[i].lock = (struct larder_mutex){ 0 };
+	for (uint32_t handle = 0; handle < used; handle++) {
+		uint64_t entry = entry_load(p, handle);
+
+		if (!(entry & ENTRY_LIVE))
+			continue;
+		if (named(arg, handle)) {
+			objects++;
+			stored_bytes += entry_bytes(entry);
+		} else {
+			pack_drop(p, handle);
+		}
+	}
+	atomic_store(&p->objects, objects);
+	atomic_store(&p->stored_bytes, stored_bytes);
+}
+
 /* Open, close, usage */
 
 int pack_open(struct larder_pack *p, uint64_t max_objects)

@@ -79,6 +79,9 @@ void pack_drop(struct larder_pack *p, uint64_t handle);
  * bytes given back. */
 uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes);
 
+/* After a fork, in the child: drop what is not named. See backend.h. */
+void pack_inherit(struct larder_pack *p, int (*named)(void *arg, uint64_t handle), void *arg);
+
 struct pack_usage pack_usage(const struct larder_pack *p);
 
 #endif

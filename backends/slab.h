@@ -111,6 +111,12 @@ void slabs_drained(struct larder_slabs *s, uint32_t draining);
 /* Return the pages of free slabs to the kernel, but for a few. Returns the bytes given back. */
 uint64_t slabs_trim(struct larder_slabs *s);
 
+/* After a fork, in the child: another thread of the parent may have held the lock, though it changed nothing. */
+static inline void slabs_inherit(struct larder_slabs *s)
+{
+	s->lock = (struct larder_mutex){ 0 };
+}
+
 /* RAM that the tables take. */
 uint64_t slabs_metadata_bytes(const struct larder_slabs *s);
 

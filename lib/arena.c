@@ -333,6 +333,11 @@ static int start_purger(void)
 	return -err;
 }
 
+void arena_inherit(void)
+{
+	start_purger(); /* without it the allocator keeps what is free for longer */
+}
+
 int arena_install(const struct arena_allocator *a, struct larder_memory *m, struct larder_reclaim *r)
 {
 	int err;

@@ -50,4 +50,7 @@ void arena_pool_reset(unsigned pool);
 /* The main thread is about to end alone (pthread_exit): end the purging thread when it is the last. */
 void arena_main_thread_exits(void);
 
+/* After a fork, in the child, when jemalloc can be used: start the purging thread. */
+void arena_inherit(void);
+
 #endif

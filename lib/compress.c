@@ -136,7 +136,20 @@ int compress_open(struct larder_compress *c)
 {
 	c->ahead = sys_map(COMPRESS_AHEAD * sizeof(*c->ahead));
 	c->compressors = sys_map(COMPRESSORS_MAX * sizeof(*c->compressors));
-	return c->ahead && c->compressors ? 0 : -ENOMEM;
+	if (!c->ahead || !c->compressors)
+		return -ENOMEM;
+	/* A forked child gets neither what is half done nor a compressor's state. */
+	sys_madvise(c->ahead, COMPRESS_AHEAD * sizeof(*c->ahead), MADV_WIPEONFORK);
+	sys_madvise(c->compressors, COMPRESSORS_MAX * sizeof(*c->compressors), MADV_WIPEONFORK);
+	return 0;
+}
+
+void compress_inherit(struct larder_compress *c, uint64_t cursor)
+{
+	c->started = c->cpu_plus_one = 0;
+	atomic_store(&c->claimed, cursor);
+	atomic_store(&c->end, cursor);
+	atomic_store(&c->asleep, 0);
 }
 
 void compress_close(struct larder_compress *c)

@@ -66,6 +66,9 @@ void compress_start(struct larder_memory *m);
 /* The life of a compressor (struct larder_compressor *); does not return. */
 void compress_run(void *compressor);
 
+/* After a fork, in the child, which has no compressors: nothing from `cursor` on has been compressed. */
+void compress_inherit(struct larder_compress *c, uint64_t cursor);
+
 /* RAM that it takes. */
 uint64_t compress_cost_bytes(const struct larder_compress *c);
 

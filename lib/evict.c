@@ -93,7 +93,7 @@ static void moved_out(struct larder_memory *m, size_t first, size_t n)
  */
 static void unshare(struct larder_memory *m, size_t first, size_t n)
 {
-	if (STATS_GET(forks) == 0)
+	if (!atomic_load_explicit(&m->has_forked, memory_order_relaxed))
 		return;
 	if (sys_madvise(region_address(&m->region, first), n * PAGE_BYTES, MADV_POPULATE_WRITE) == 0)
 		STATS_ADD(unshared, n);

@@ -33,6 +33,8 @@ struct larder_memory {
 	 */
 	_Atomic uint64_t writing;
 
+	_Atomic uint32_t has_forked; /* 1: pages may be shared with a child, or a parent */
+
 	_Atomic uint64_t
 		lost_report; /* index << 16 | errno: a page that a program thread could not restore, for the log */
 };

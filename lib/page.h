@@ -24,7 +24,7 @@
  * the same; whoever makes the page something else drops it.
  *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
- * set WAITERS. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
+ * set WAITERS. A busy entry remembers which state it was, for a forked child that has the page but not its owner. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
  * busy state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
  *
  * Concurrency: `word` changes by compare-and-swap only. `handle` belongs to the owner of a busy page, and to the
@@ -59,9 +59,9 @@ struct larder_page {
 };
 
 /*
- * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 32-63
- * staging slot (STAGED), or the ticket of the object that takes the page to disk (STORED; see swap_out.h). Credit is
- * how many passes of the clock the page is spared: the count of a generalised second chance.
+ * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 14-17 the
+ * state it was (busy) | 32-63 staging slot (STAGED), or the ticket of the object that takes the page to disk (STORED;
+ * see swap_out.h). Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
 #define PAGE_TRAP    ((uint64_t)1 << 12)
@@ -72,8 +72,11 @@ enum {
 	PAGE_CREDIT_SHIFT = 8,
 	PAGE_CREDIT_MAX = 15,
 	PAGE_HELD = 15,
+	PAGE_WAS_SHIFT = 14,
 	PAGE_SLOT_SHIFT = 32
 };
+#define PAGE_STATE_MASK ((uint64_t)15)
+#define PAGE_WAS_MASK	(PAGE_STATE_MASK << PAGE_WAS_SHIFT)
 
 static inline uint64_t page_word_resident(unsigned credit)
 {
@@ -92,7 +95,7 @@ static inline uint64_t page_word_stored(unsigned tier)
 
 static inline enum page_state page_state(uint64_t word)
 {
-	return (enum page_state)(word & 15);
+	return (enum page_state)(word & PAGE_STATE_MASK);
 }
 
 static inline unsigned page_tier(uint64_t word)
@@ -167,7 +170,14 @@ static inline int page_change(struct larder_page *page, uint64_t *word, uint64_t
 /* Become the owner of a page that is not busy, keeping tier, credit and slot in the word for the owner to read. */
 static inline int page_acquire(struct larder_page *page, uint64_t *word, enum page_state busy)
 {
-	return page_change(page, word, (*word & ~(uint64_t)15) | busy);
+	return page_change(page, word, (*word & ~PAGE_STATE_MASK) | (*word & PAGE_STATE_MASK) << PAGE_WAS_SHIFT | busy);
+}
+
+/* What a busy page was before it was acquired, without WAITERS. */
+static inline uint64_t page_word_before(uint64_t word)
+{
+	return (word & ~(PAGE_STATE_MASK | PAGE_WAS_MASK | PAGE_WAITERS)) |
+	       (word & PAGE_WAS_MASK) >> PAGE_WAS_SHIFT;
 }
 
 /* End a busy state. Returns true when threads wait for the page and must be woken. */

@@ -18,6 +18,7 @@
 #include "api.h"
 #include "disk.h"
 #include "explain.h"
+#include "fork.h"
 #include "limit.h"
 #include "log.h"
 #include "process.h"
@@ -218,12 +219,12 @@ LARDER_PUBLIC pid_t _Fork(void)
 
 	if (!real.fork_only)
 		find_real_functions();
-	process_before_fork();
+	fork_before();
 	pid = real.fork_only();
 	if (pid == 0)
-		process_after_fork_child();
+		fork_after_in_child();
 	else
-		process_after_fork_parent();
+		fork_after_in_parent();
 	return pid;
 }
 

@@ -1,27 +1,23 @@
 /*
  * The process under Larder. See process.h.
- *
- * Fork, in this version: the parent brings every page back before the fork, so the child's copy is plain memory, and
- * the child runs without Larder. Correct, at the price of exceeding the limit while the fork happens. (A userfaultfd
- * does not follow a fork: an evicted page would read as zeroes in the child.)
  */
 #include "process.h"
 
 #include "discard.h"
 #include "api.h"
+#include "fork.h"
 #include "limit.h"
 #include "range.h"
 #include "service.h"
 #include "shared.h"
 #include "stats.h"
 
-#include <pthread.h>
-
 #define SWAP_DEFAULT_BYTES ((uint64_t)8 << 30)
 
 static struct larder_service service;
 static _Atomic int watching; /* 1: the system is watched, or is not to be */
-static _Atomic int managed;  /* 1 once started; 0 again in a forked child */
+static int ignores_system;   /* constant once started */
+static _Atomic int managed;  /* 1 once started; 0 again in a forked child that could not have threads */
 
 static int check_options(const struct larder_options *o)
 {
@@ -89,10 +85,11 @@ int process_start(const struct process_setup *setup)
 		err = start_service(&o, setup);
 	if (err)
 		return err;
-	atomic_store(&watching, (o.flags & LARDER_IGNORE_SYSTEM) != 0);
+	ignores_system = (o.flags & LARDER_IGNORE_SYSTEM) != 0;
+	atomic_store(&watching, ignores_system);
 	atomic_store(&managed, 1);
 	atomic_store(&shared_filled, count_shared);
-	err = -pthread_atfork(process_before_fork, process_after_fork_parent, process_after_fork_child);
+	err = fork_open();
 	return err ? err : arena_install(setup->allocator, &service.memory, &service.reclaim);
 }
 
@@ -130,49 +127,24 @@ int process_get_stats(struct larder_stats *to)
 	return 0;
 }
 
-/*
- * The order is that of the locks (segment.h). Pools come and go under `pools_lock`; the shards' locks are taken when
- * reclaim is frozen, since it takes them too.
- */
-void process_before_fork(void)
+void process_inherit(void)
 {
-	if (!process_service())
+	int watched = atomic_load(&watching) && !ignores_system;
+
+	if (!process_is_managed())
 		return;
-	pool_lock();
-	if (process_is_managed())
-		reclaim_freeze(&service.reclaim);
-	ranges_lock_all(&service.memory);
-}
-
-static void unlock_after_fork(void)
-{
-	ranges_unlock_all(&service.memory);
-	if (process_is_managed())
-		reclaim_thaw(&service.reclaim);
-	pool_unlock();
-}
-
-void process_after_fork_parent(void)
-{
-	if (process_service())
-		unlock_after_fork();
-}
-
-void process_after_fork_child(void)
-{
-	if (!process_service())
-		return;
-	if (process_is_managed()) {
+	atomic_store(&watching, ignores_system);
+	if (service_inherit(&service) < 0) {
 		atomic_store(&managed, 0);
-		reclaim_detach(&service.reclaim);
+		return;
 	}
-	ranges_unlock_all(&service.memory);
-	pool_unlock();
+	if (watched)
+		process_watch_system();
 }
 
 void process_check(void)
 {
-	process_before_fork(); /* everything resident, nothing under way */
+	fork_before(); /* nothing is under way */
 	region_check(&service.memory.region);
-	process_after_fork_parent();
+	fork_after_in_parent();
 }

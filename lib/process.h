@@ -22,7 +22,7 @@ struct process_setup {
 /* See larder_start() for what it returns. */
 int process_start(const struct process_setup *setup);
 
-/* 1 when process_start() has succeeded in this process, and it is not a forked child. */
+/* 1 when process_start() has succeeded in this process, or in its parent before it forked. */
 int process_is_managed(void);
 
 /* madvise(2) for the program: 1 and the result in *result when the advice concerned managed memory and is done, else 0.
@@ -40,10 +40,8 @@ void process_watch_system(void);
 
 int process_get_stats(struct larder_stats *to);
 
-/* Around fork: before it, then after it in the parent and in the child. */
-void process_before_fork(void);
-void process_after_fork_parent(void);
-void process_after_fork_child(void);
+/* After a fork, in the child, before it touches managed memory: the service begins anew there (fork.h). */
+void process_inherit(void);
 
 /* Check the page table against its invariants; panics. No other thread may use managed memory. For tests. */
 void process_check(void);

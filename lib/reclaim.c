@@ -541,9 +541,9 @@ static void purge_for_system(struct larder_reclaim *r)
 	compact_to_low(r, REGION_HEAP, 0);
 }
 
-/* Go over every page. What is on disk is asked for; with `ahead` the next page is not looked at only when it is there.
+/* Go over every page: what is on disk is asked for; with `ahead` the next page is not looked at only when it is there.
  */
-static void restore_pass(struct larder_reclaim *r, int ahead)
+static void fetch_pass(struct larder_reclaim *r, int ahead)
 {
 	struct larder_memory *m = r->memory;
 	size_t used = region_used_pages(&m->region);
@@ -551,51 +551,41 @@ static void restore_pass(struct larder_reclaim *r, int ahead)
 
 	for (size_t i = 0; i < used;) {
 		size_t to_end = CHUNK_PAGES - i % CHUNK_PAGES, n;
-		enum page_state state;
+		uint64_t word = page_load(&m->region.pages[i]);
 
 		if (!chunk_is_watched(region_chunk(&m->region, i))) {
 			i += to_end;
 			continue;
 		}
-		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STAGED | 1u << PAGE_STORED, 0,
-				    words);
-		if (n && restore_needs_disk(m, words[0])) {
-			if (swap_in(m, &r->restorer, i, words, n, &(struct swap_in_request){ 0 })) {
-				restore_give_up(m, &r->restorer, i, words, n);
-				sys_yield();
-			} else if (ahead) {
-				i += n;
-			}
-			continue;
-		}
-		if (n) {
-			i += restore_pages(m, &r->restorer, i, words, n, 0) == 0; /* poisoned, or not mapped any more */
-			continue;
-		}
-		/* Trapped pages must not read as zeroes in a child either; poison is inherited. */
-		if (page_load(&m->region.pages[i]) == (PAGE_FRESH | PAGE_TRAP))
-			restore_trap(m, i);
-		state = page_state(page_load(&m->region.pages[i]));
-		if (state == PAGE_RESTORING || state == PAGE_DISCARDING || state == PAGE_STAGED || state == PAGE_STORED)
+		if (page_is_busy(word) && !ahead) {
 			sys_yield();
-		else
+			continue;
+		}
+		if (!restore_needs_disk(m, word)) {
 			i++;
+			continue;
+		}
+		n = restore_acquire(m, i, min64(to_end, RESTORE_MAX_PAGES), 1u << PAGE_STORED, 0, words);
+		if (n == 0)
+			continue;
+		if (!restore_needs_disk(m, words[0])) { /* another page by now */
+			restore_give_up(m, &r->restorer, i, words, n);
+		} else if (swap_in(m, &r->restorer, i, words, n, &(struct swap_in_request){ 0 })) {
+			restore_give_up(m, &r->restorer, i, words, n);
+			sys_yield();
+		} else {
+			i += ahead ? n : 0;
+		}
 	}
 }
 
-/* Bring every page back. Nothing else evicts meanwhile, so this finds all; a busy page is looked at again. */
-static void restore_all(struct larder_reclaim *r)
+/* A child could not read what is on disk: bring it back to RAM. What is being written stays where it is. */
+static void fetch_from_disk(struct larder_reclaim *r)
 {
-	if (r->memory->store.disk)
-		restore_pass(r, 1);
-	restore_pass(r, 0);
-}
-
-/* Throw away what staging still holds: stale copies, after restore_all(). */
-static void empty_staging(struct larder_reclaim *r)
-{
-	while (r->memory->staging.head != r->memory->staging.tail)
-		evict_write_out(r->memory, &r->restorer, &r->swap_out);
+	if (!r->memory->store.disk)
+		return;
+	fetch_pass(r, 1);
+	fetch_pass(r, 0);
 }
 
 /* True when no thread is in fork any more; a thread that enters from then on must ask anew. */
@@ -614,8 +604,9 @@ static void freeze(struct larder_reclaim *r)
 	atomic_fetch_add(&m->pressure.suspended, 1);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, REGION_HEAP);
-	restore_all(r);
-	empty_staging(r);
+	fetch_from_disk(r);
+	store_freeze(&m->store);
+	atomic_store(&m->has_forked, 1);
 	atomic_fetch_or(&r->freeze, RECLAIM_FROZEN);
 	event_post(&r->answered);
 	while (!try_thaw(r)) {
@@ -627,6 +618,7 @@ static void freeze(struct larder_reclaim *r)
 		atomic_store(&m->pressure.asleep, 0);
 		wake_sleepers(m, REGION_HEAP);
 	}
+	store_thaw(&m->store);
 	atomic_fetch_sub(&m->pressure.suspended, 1);
 }
 
@@ -731,14 +723,14 @@ void reclaim_thaw(struct larder_reclaim *r)
 	pressure_wake_reclaim(r->memory);
 }
 
-void reclaim_detach(struct larder_reclaim *r)
+void reclaim_inherit(struct larder_reclaim *r)
 {
-	struct larder_memory *m = r->memory;
+	struct larder_reclaim parent = *r;
 
-	atomic_store(&m->region.detached, 1);
-	atomic_store(&r->purger_ready, 0);
-	m->region.grow_lock = (struct larder_mutex){ 0 }; /* another thread of the parent may have held it */
-	stats_detach();
+	__builtin_memset(r, 0, sizeof(*r));
+	r->memory = parent.memory;
+	r->choice = parent.choice;
+	r->swap_out.next_ticket = parent.swap_out.next_ticket;
 }
 
 int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request)

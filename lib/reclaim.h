@@ -8,7 +8,7 @@
 #include "evict.h"
 #include "system.h"
 
-/* Set by the reclaim thread when everything is resident; cleared by it, in one step with seeing no thread in fork. */
+/* Set by the reclaim thread when it rests; cleared by it, in one step with seeing no thread in fork. */
 #define RECLAIM_FROZEN ((uint32_t)1 << 31)
 
 /* What a program thread asks for. */
@@ -48,7 +48,7 @@ struct larder_reclaim {
 	uint64_t next_volatile_ns;  /* volatile memory that could not be purged is not looked for before */
 
 	/* Requests by program threads. */
-	_Atomic uint32_t freeze; /* threads in fork, plus RECLAIM_FROZEN once everything is resident and stays so */
+	_Atomic uint32_t freeze; /* threads in fork, plus RECLAIM_FROZEN once nothing leaves any more */
 	struct larder_mutex request_lock; /* one request at a time; guards `request` and `result` with `requested` */
 	_Atomic uint32_t requested;	  /* 1: there is a request; the reclaim thread's until it is 0 again */
 	struct reclaim_request request;
@@ -65,14 +65,14 @@ struct larder_reclaim {
 void reclaim_run(struct larder_reclaim *r);
 
 /*
- * Program threads. freeze: bring every page back and evict nothing until thaw, so that a fork copies a plain memory.
- * Nests.
+ * Program threads. freeze: nothing leaves and nothing is dropped until thaw, as inherit.h wants it for a fork. Faults
+ * are served meanwhile. Nests.
  */
 void reclaim_freeze(struct larder_reclaim *r);
 void reclaim_thaw(struct larder_reclaim *r);
 
-/* After fork, in the child, where there is no reclaim thread: memory works as plain memory from now on. */
-void reclaim_detach(struct larder_reclaim *r);
+/* After a fork, in the child: the thread is not there, and nobody has asked it for anything. */
+void reclaim_inherit(struct larder_reclaim *r);
 
 /* Have the reclaim thread do something, and wait for it. Returns what it says: bytes, a descriptor, or a negative
  * errno. Program threads. */

@@ -39,21 +39,35 @@ static size_t bits_bytes(size_t bytes)
 	return (bytes >> PAGE_SHIFT) / 8;
 }
 
-static int map_region(struct larder_region *r, size_t bytes)
+/*
+ * The table of pages lies directly above the pages. A fork copies mappings in the order of their addresses, and nobody
+ * can change one from when it is copied until all are: so what the table says in a child was said when the pages could
+ * not come or go any more (inherit.h).
+ */
+static char *reserve_region(size_t bytes, struct larder_page **pages)
 {
-	size_t slack = CHUNK_BYTES; /* mmap aligns to pages, chunks want 2 MiB */
-	char *p = reserve(bytes + slack, PROT_NONE);
+	size_t slack = CHUNK_BYTES, all = bytes + pages_bytes(bytes); /* mmap aligns to pages, chunks want 2 MiB */
+	char *p = reserve(all + slack, PROT_NONE);
 	char *base = (char *)(((uintptr_t)p + slack - 1) & ~(uintptr_t)(slack - 1));
 
 	if (!p)
-		return -ENOMEM;
+		return NULL;
 	if (base > p)
 		sys_munmap(p, (size_t)(base - p));
 	if (base < p + slack)
-		sys_munmap(base + bytes, (size_t)(p + slack - base));
-	r->base = base;
+		sys_munmap(base + all, (size_t)(p + slack - base));
+	if (sys_mprotect(base + bytes, pages_bytes(bytes), PROT_READ | PROT_WRITE) < 0) {
+		sys_munmap(base, all);
+		return NULL;
+	}
+	*pages = (struct larder_page *)(void *)(base + bytes);
+	return base;
+}
+
+static int map_region(struct larder_region *r, size_t bytes)
+{
+	r->base = reserve_region(bytes, &r->pages);
 	r->bytes = bytes;
-	r->pages = reserve(pages_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->chunks = reserve(chunks_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->segment_of = reserve(segments_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->kept = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
@@ -87,8 +101,7 @@ static void unmap(void *p, size_t bytes)
 
 void region_close(struct larder_region *r)
 {
-	unmap(r->base, r->bytes);
-	unmap(r->pages, pages_bytes(r->bytes));
+	unmap(r->base, r->bytes + pages_bytes(r->bytes));
 	unmap(r->chunks, chunks_bytes(r->bytes));
 	unmap((void *)r->segment_of, segments_bytes(r->bytes));
 	unmap((void *)r->kept, bits_bytes(r->bytes));
@@ -293,6 +306,31 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 	return (int)err;
 }
 
+/* Register [first, end) of the chunks, which have the same kind of faults. */
+static int register_again(const struct larder_region *r, size_t first, size_t end, int uffd)
+{
+	return (int)uffd_register(uffd, region_address(r, first * CHUNK_PAGES), (end - first) * CHUNK_BYTES);
+}
+
+int region_watch_again(const struct larder_region *r, int uffd, int inline_uffd)
+{
+	size_t chunks = region_used_chunks(r), first = 0, end;
+	int err = 0;
+
+	for (; first < chunks && !err; first = end) {
+		const struct larder_chunk *c = &r->chunks[first];
+
+		end = first + 1;
+		if (!chunk_is_watched(c))
+			continue;
+		while (end < chunks && chunk_is_watched(&r->chunks[end]) &&
+		       r->chunks[end].owner.inline_faults == c->owner.inline_faults)
+			end++;
+		err = register_again(r, first, end, c->owner.inline_faults ? inline_uffd : uffd);
+	}
+	return err;
+}
+
 static enum larder_page_kind kind_of(uint64_t word)
 {
 	switch (page_state(word)) {
@@ -328,4 +366,29 @@ void region_check(const struct larder_region *r)
 			log_panic("page counter does not match the table", kind);
 	if (watched != atomic_load(&r->watched_chunks))
 		log_panic("watched chunks do not match the table", (int64_t)watched);
+}
+
+void region_recount(struct larder_region *r)
+{
+	size_t chunks = region_used_chunks(r);
+
+	for (int kind = 0; kind < LARDER_PAGES_KINDS; kind++) {
+		atomic_store(&r->count[kind], 0);
+		for (unsigned pool = 0; pool < REGION_POOLS; pool++)
+			atomic_store(&r->pool_count[pool][kind], 0);
+	}
+	for (size_t c = 0; c < chunks; c++) {
+		int64_t count[LARDER_PAGES_KINDS] = { 0 };
+		size_t first = c * CHUNK_PAGES;
+
+		if (!chunk_is_watched(&r->chunks[c])) {
+			region_count(r, first, LARDER_PAGES_UNTRACKED, r->chunks[c].allocated_pages);
+			continue;
+		}
+		for (size_t i = first; i < first + CHUNK_PAGES; i++)
+			count[kind_of(page_load(&r->pages[i]))]++;
+		for (int kind = LARDER_PAGES_RESIDENT; kind < LARDER_PAGES_KINDS; kind++)
+			if (count[kind])
+				region_count(r, first, (enum larder_page_kind)kind, count[kind]);
+	}
 }

@@ -97,6 +97,13 @@ void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, si
  */
 int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap);
 
+/* In a forked child, whose mappings are registered with nothing: register every watched chunk. Returns 0 or a negative
+ * errno. */
+int region_watch_again(const struct larder_region *r, int uffd, int inline_uffd);
+
+/* Count the pages of each kind anew; no page is busy, nobody else changes any. */
+void region_recount(struct larder_region *r);
+
 static inline int region_contains(const struct larder_region *r, const void *addr)
 {
 	return (size_t)((const char *)addr - r->base) < r->bytes;

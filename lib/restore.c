@@ -38,7 +38,11 @@ int restorer_open(struct larder_restorer *w, struct larder_memory *m)
 	int err = restorer_open_program(w, m, m->uffd);
 
 	w->internal = 1;
-	return err;
+	if (err)
+		return err;
+	store_scratch_dontfork(&m->store, w->scratch); /* the thread does not live on in a forked child */
+	sys_madvise(w->bounce, (size_t)RESTORE_MAX_PAGES * PAGE_BYTES, MADV_DONTFORK);
+	return 0;
 }
 
 void restore_wake(struct larder_memory *m, size_t index)

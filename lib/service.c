@@ -9,6 +9,8 @@
 
 #include "compress.h"
 #include "fault.h"
+#include "inherit.h"
+#include "sigbus.h"
 #include "stats.h"
 #include "sys.h"
 #include "thread.h"
@@ -20,6 +22,17 @@
 
 /* RAM that a thread's scratch and bounce buffers take once used, roughly. */
 enum { RESTORER_COST_BYTES = 160 << 10 };
+
+/* In a forked child, what was watched in the parent. */
+static int watch_again(struct larder_memory *m)
+{
+	if (m->inline_uffd >= 0) {
+		m->inline_uffd = uffd_open_sigbus();
+		if (m->inline_uffd < 0)
+			return m->inline_uffd;
+	}
+	return region_watch_again(&m->region, m->uffd, m->inline_uffd);
+}
 
 /* On the reclaim thread. Returns the number of handlers, or a negative errno. */
 static int open_descriptors(struct larder_service *s)
@@ -40,7 +53,7 @@ static int open_descriptors(struct larder_service *s)
 	err = uffd_register(m->uffd, m->staging.base, (size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
 	if (err < 0)
 		return (int)err;
-	err = store_open(&m->store, s->tiers, s->ntiers, &s->setup);
+	err = s->is_inherited ? watch_again(m) : store_open(&m->store, s->tiers, s->ntiers, &s->setup);
 	if (!err)
 		err = restorer_open(&s->reclaim.restorer, m);
 	if (!err)
@@ -61,7 +74,7 @@ static void reclaim_main(void *arg)
 		sizeof(struct larder_stats) + compress_cost_bytes(&s->memory.compress) +
 		(uint64_t)(handlers + 1 + (int)s->memory.swap_in.nreaders) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
 	s->result = handlers < 0 ? handlers : 0;
-	if (handlers < 0 && s->memory.swap_in.nreaders == 0)
+	if (handlers < 0 && !s->is_inherited && s->memory.swap_in.nreaders == 0)
 		store_close(&s->memory.store); /* here, because its descriptors are this thread's */
 	event_post(&s->ready);
 	if (handlers < 0)
@@ -122,5 +135,32 @@ int service_start(struct larder_service *s, const struct larder_backend_ops *con
 		err = start_reclaim(s);
 	if (err)
 		close_memory(&s->memory);
+	return err;
+}
+
+/* Of pools' events: they are the parent's, and so are the descriptors. */
+static void forget_events(struct larder_memory *m)
+{
+	for (unsigned pool = 0; pool < REGION_POOLS; pool++)
+		m->pools[pool].events = (struct larder_events){ 0 };
+}
+
+int service_inherit(struct larder_service *s)
+{
+	struct larder_memory *m = &s->memory;
+	int err;
+
+	stats_inherit();
+	reclaim_inherit(&s->reclaim);
+	inherit(m, 0);
+	forget_events(m);
+	s->is_inherited = 1;
+	err = start_reclaim(s);
+	if (!err)
+		err = sigbus_inherit(m);
+	if (err) {
+		inherit_restore(m);
+		atomic_store(&m->region.detached, 1);
+	}
 	return err;
 }

@@ -12,6 +12,7 @@ struct larder_service {
 	struct larder_reclaim reclaim;
 	struct larder_event ready; /* posted by the reclaim thread when `result` is there */
 	int result;		   /* 0, or why the service could not start */
+	int is_inherited;	   /* from the process that forked this one */
 	const struct larder_backend_ops *const *tiers;
 	unsigned ntiers;
 	struct larder_backend_setup setup;
@@ -23,5 +24,12 @@ struct larder_service {
  */
 int service_start(struct larder_service *s, const struct larder_backend_ops *const *tiers, unsigned ntiers,
 		  const struct larder_backend_setup *setup);
+
+/*
+ * After a fork, in the child, where no internal thread runs: start them, over the memory as it is. Called by the thread
+ * that forked, before anybody touches managed memory. Returns 0; or a negative errno, in which case everything has been
+ * brought back and is not managed any more.
+ */
+int service_inherit(struct larder_service *s);
 
 #endif

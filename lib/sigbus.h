@@ -24,6 +24,9 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r);
  * nothing. */
 void sigbus_refill(size_t index);
 
+/* After a fork, in the child, which has no other thread. Returns 0 or a negative errno. */
+int sigbus_inherit(struct larder_memory *m);
+
 /* Deal with a fault. Returns 1 when the access can be tried again, 0 when it is not Larder's. */
 int sigbus_serve(const siginfo_t *info);
 

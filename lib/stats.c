@@ -40,7 +40,14 @@ void stats_close(void)
 	stats = &unread;
 }
 
-void stats_detach(void)
+void stats_inherit(void)
 {
+	struct larder_stats *parent = stats;
+
 	stats = &unread;
+	if (stats_open() == 0)
+		__builtin_memcpy(&stats->limit_bytes, &parent->limit_bytes,
+				 offsetof(struct larder_stats, faults) - offsetof(struct larder_stats, limit_bytes));
+	if (parent != &unread)
+		sys_munmap(parent, sizeof(*parent));
 }

@@ -16,8 +16,8 @@ int stats_open(void);
 /* Unmap the page, when the service could not be started. */
 void stats_close(void);
 
-/* After fork, in the child: stop sharing the parent's page. */
-void stats_detach(void);
+/* After a fork, in the child: have a page of its own, with the parent's gauges, and counters that begin at 0. */
+void stats_inherit(void);
 
 #define STATS_ADD(field, n) ((void)__atomic_fetch_add(&stats->field, (uint64_t)(n), __ATOMIC_RELAXED))
 #define STATS_SET(field, n) __atomic_store_n(&stats->field, (n), __ATOMIC_RELAXED)

@@ -79,6 +79,11 @@ void store_scratch_free(const struct larder_store *store, void *scratch)
 		sys_munmap(scratch, round_up(store->scratch_bytes + 1));
 }
 
+void store_scratch_dontfork(const struct larder_store *store, void *scratch)
+{
+	sys_madvise(scratch, round_up(store->scratch_bytes + 1), MADV_DONTFORK);
+}
+
 /* Most pages differ in their first two words; the last one is looked at early because zeroed tails are common. */
 int store_is_same_filled(const char *page, uint64_t *word)
 {
@@ -155,17 +160,130 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 	return err;
 }
 
+static void drop_now(struct larder_store *store, struct store_place place)
+{
+	struct store_tier *tier = tier_of(store, place);
+
+	tier->ops->drop(tier->backend, place.handle);
+	count(&tier->drops);
+}
+
+/* ---- drops while the process forks ---- */
+
+enum { DROPPED_BYTES = LARDER_PAGE_BYTES, DROPPED_PLACES = (DROPPED_BYTES - 16) / sizeof(struct store_place) };
+
+struct store_dropped {
+	struct store_dropped *next;
+	unsigned n;
+	struct store_place places[DROPPED_PLACES];
+};
+
+_Static_assert(sizeof(struct store_dropped) <= DROPPED_BYTES, "a page");
+
+/* Memory is short: there is none to say it in, so the object's memory is lost, too. */
+static void note_drop(struct larder_store *store, struct store_place place)
+{
+	struct store_dropped *d;
+
+	mutex_lock(&store->dropped_lock);
+	d = store->dropped;
+	if (!d || d->n == DROPPED_PLACES) {
+		d = sys_map(DROPPED_BYTES);
+		if (d)
+			d->next = store->dropped;
+		store->dropped = d ? d : store->dropped;
+	}
+	if (d)
+		d->places[d->n++] = place;
+	mutex_unlock(&store->dropped_lock);
+}
+
+void store_freeze(struct larder_store *store)
+{
+	atomic_store(&store->frozen, 1);
+	while (atomic_load(&store->dropping) > 0) /* none of them waits for anything */
+		sys_yield();
+}
+
+void store_thaw(struct larder_store *store)
+{
+	struct store_dropped *d;
+
+	atomic_store(&store->frozen, 0);
+	mutex_lock(&store->dropped_lock);
+	d = store->dropped;
+	store->dropped = NULL;
+	mutex_unlock(&store->dropped_lock);
+	while (d) {
+		struct store_dropped *next = d->next;
+
+		for (unsigned i = 0; i < d->n; i++)
+			drop_now(store, d->places[i]);
+		sys_munmap(d, DROPPED_BYTES);
+		d = next;
+	}
+}
+
 void store_drop(struct larder_store *store, struct store_place place)
 {
-	struct store_tier *tier;
-
 	if (place.tier == STORE_TIER_SAME) {
 		atomic_fetch_sub_explicit(&store->same_pages, 1, memory_order_relaxed);
 		return;
 	}
-	tier = tier_of(store, place);
-	tier->ops->drop(tier->backend, place.handle);
-	count(&tier->drops);
+	atomic_fetch_add(&store->dropping, 1);
+	if (atomic_load(&store->frozen))
+		note_drop(store, place);
+	else
+		drop_now(store, place);
+	atomic_fetch_sub(&store->dropping, 1);
+}
+
+static void forget_dropped(struct larder_store *store)
+{
+	while (store->dropped) {
+		struct store_dropped *next = store->dropped->next;
+
+		sys_munmap(store->dropped, DROPPED_BYTES);
+		store->dropped = next;
+	}
+}
+
+struct inheritance {
+	int (*named)(void *arg, unsigned tier, uint64_t handle);
+	void *arg;
+	unsigned tier;
+};
+
+static int is_named(void *arg, uint64_t handle)
+{
+	const struct inheritance *i = arg;
+
+	return i->named(i->arg, i->tier, handle);
+}
+
+void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned tier, uint64_t handle), void *arg,
+		   int64_t same_pages)
+{
+	struct inheritance inheritance = { .named = named, .arg = arg, .tier = STORE_TIER_FIRST };
+
+	atomic_store(&store->frozen, 0);
+	atomic_store(&store->dropping, 0);
+	store->dropped_lock = (struct larder_mutex){ 0 };
+	forget_dropped(store);
+	atomic_store(&store->same_pages, same_pages);
+	for (unsigned i = 0; i < store->ntiers; i++, inheritance.tier++) {
+		struct store_tier *tier = &store->tiers[i];
+
+		tier->puts = tier->gets = tier->drops = tier->rejected = tier->errors = 0;
+		tier->ops->inherit(tier->backend, is_named, &inheritance);
+	}
+}
+
+void store_lose_disk(struct larder_store *store)
+{
+	if (store->disk)
+		store->ntiers--;
+	store->disk = NULL;
 }
 
 void store_drop_copy(struct larder_store *store, uint64_t handle)

@@ -12,6 +12,8 @@
 
 #include "backend.h"
 
+#include "futex.h"
+
 #include <larder/stats.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -32,12 +34,18 @@ struct store_tier {
 	_Atomic uint64_t puts, gets, drops, rejected, errors; /* relaxed counters */
 };
 
+struct store_dropped;
+
 struct larder_store {
 	struct store_tier tiers[LARDER_TIERS_MAX];
 	unsigned ntiers;
 	struct store_tier *disk; /* the tier on disk, which is the last one; NULL = there is none */
 	size_t scratch_bytes;
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
+
+	_Atomic uint32_t frozen, dropping; /* see store_freeze(); threads in store_drop() */
+	struct larder_mutex dropped_lock;  /* guards what follows; a leaf */
+	struct store_dropped *dropped;	   /* while frozen */
 };
 
 /* Open `ntiers` tiers, fastest first. `store` is zeroed. Returns 0, or a negative errno with
@@ -74,6 +82,8 @@ int store_thread_open(const struct larder_store *store, void *scratch);
 /* Map scratch memory for one calling thread. NULL when there is none. */
 void *store_scratch(const struct larder_store *store);
 void store_scratch_free(const struct larder_store *store, void *scratch);
+/* A forked child is not to have it. */
+void store_scratch_dontfork(const struct larder_store *store, void *scratch);
 
 /* For pages with a copy on disk: the checksum of a page, 0 without a disk; and that of what is kept there. */
 static inline uint64_t store_checksum(const struct larder_store *store, const char *page)
@@ -102,6 +112,25 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 
 /* Forget a page. */
 void store_drop(struct larder_store *store, struct store_place place);
+
+/*
+ * While the process forks nothing that a page may be in goes away, though pages come back as ever: the child gets the
+ * table of pages and the store as they were at moments that differ a little, and whatever its table names must be
+ * there. Between freeze and thaw store_drop() only notes what is to be dropped; thaw does it. The reclaim thread, which
+ * puts and compacts nothing meanwhile.
+ */
+void store_freeze(struct larder_store *store);
+void store_thaw(struct larder_store *store);
+
+/*
+ * After a fork, in the child, before it has other threads: make the store usable. `named(arg, tier, handle)` says
+ * whether a page is there; what no page is in is dropped. same_pages: how many are in STORE_TIER_SAME.
+ */
+void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned tier, uint64_t handle), void *arg,
+		   int64_t same_pages);
+
+/* The child has no tier on disk. */
+void store_lose_disk(struct larder_store *store);
 
 /* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the RAM given back. */
 uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes);

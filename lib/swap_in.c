@@ -257,6 +257,7 @@ static struct larder_reader *new_reader(struct larder_memory *m, int cpu)
 
 	if (!r)
 		return NULL;
+	sys_madvise(r, (sizeof(*r) + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1), MADV_DONTFORK);
 	r->memory = m;
 	r->cpu = cpu;
 	r->waiting_end = &r->waiting;

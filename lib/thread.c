@@ -44,7 +44,7 @@ struct start {
 	unsigned flags;
 };
 
-/* Written by starters, read by anybody; entries never change once set. */
+/* Written by starters, read by anybody; entries never change once set, but in a forked child. */
 static _Atomic int tids[THREADS_MAX];
 static _Atomic int tid_count;
 
@@ -54,6 +54,13 @@ static void remember(int tid)
 
 	if (i < THREADS_MAX)
 		atomic_store(&tids[i], tid);
+}
+
+void thread_inherit(void)
+{
+	for (int i = 0; i < THREADS_MAX; i++)
+		atomic_store(&tids[i], 0);
+	atomic_store(&tid_count, 0);
 }
 
 void thread_keep_off(int tid, unsigned cpu)
@@ -142,6 +149,7 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 	if (!map)
 		return -ENOMEM;
 	sys_mprotect(map, GUARD_BYTES, PROT_NONE);
+	sys_madvise(map, MAP_BYTES, MADV_DONTFORK);
 	tcb = (struct control_block *)(map + MAP_BYTES - TLS_ABOVE_BYTES);
 	tcb->self = tcb;
 	tcb->self_thread = tcb;

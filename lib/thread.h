@@ -42,6 +42,9 @@ int thread_is_internal(int tid);
 /* Number of internal threads. */
 int thread_count(void);
 
+/* After a fork, in the child: there are none. */
+void thread_inherit(void);
+
 /* RAM that one internal thread costs, as far as it is known from here: stack pages touched and the control block. */
 enum { THREAD_COST_BYTES = 32 << 10 };
 

@@ -107,7 +107,7 @@ struct larder_stats {
 	uint64_t magic;	  /* LARDER_STATS_MAGIC, written last */
 	uint32_t version; /* LARDER_STATS_VERSION */
 	uint32_t bytes;	  /* sizeof this struct */
-	int32_t pid;	  /* whose numbers these are: a forked child inherits the mapping but not the service */
+	int32_t pid;	  /* whose numbers these are: a forked child has a page of its own */
 	uint32_t page_bytes;
 
 	/* the limit; gauges */
@@ -151,7 +151,7 @@ struct larder_stats {
 	uint64_t pressure_waits; /* extent allocations that waited for reclaim */
 	uint64_t pressure_wait_ns;
 	uint64_t limit_unmet_events;
-	uint64_t forks;	     /* forks, each of which brought everything back first */
+	uint64_t forks;	     /* forks of this process */
 	uint64_t reclaim_ns; /* time the reclaimer was at work */
 
 	struct larder_tier_stats tiers[LARDER_TIERS_MAX];

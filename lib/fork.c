@@ -1,0 +1,163 @@
+/*
+ * Fork. See fork.h, and inherit.h for what the child gets.
+ */
+#include "fork.h"
+
+#include "api.h"
+#include "process.h"
+#include "range.h"
+#include "service.h"
+#include "sys.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+
+/* libc's list of streams, which its fork looks through: exported by glibc for the like of this, but in no header. */
+extern void _IO_list_lock(void);
+extern void _IO_list_unlock(void);
+extern void _IO_list_resetlock(void);
+extern void *_IO_iter_begin(void);
+extern void *_IO_iter_end(void);
+extern void *_IO_iter_next(void *);
+extern FILE *_IO_iter_file(void *);
+
+typedef int register_function(void (*)(void), void (*)(void), void (*)(void), void *);
+
+extern void *__dso_handle;
+
+static uint64_t signals; /* the forking thread's mask; one thread forks at a time, by the pool lock */
+
+/* In the child libc resets every stream's lock before any handler runs. Nobody opens or closes one meanwhile. */
+static void touch_streams(void)
+{
+	for (void *i = _IO_iter_begin(); i != _IO_iter_end(); i = _IO_iter_next(i)) {
+		const volatile FILE *stream = _IO_iter_file(i);
+
+		(void)stream->_flags;
+		(void)*(const volatile char *)stream->_lock;
+	}
+}
+
+static void set_signals(const uint64_t *to, uint64_t *was)
+{
+	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)to, (long)was, sizeof(*to), 0, 0);
+}
+
+/* ---- first in the child, last before the fork ---- */
+
+static void rest(void)
+{
+	static const uint64_t all = ~(uint64_t)0;
+	struct larder_service *s = process_service();
+
+	if (!s)
+		return;
+	if (process_is_managed())
+		reclaim_freeze(&s->reclaim);
+	ranges_lock_all(&s->memory);
+	_IO_list_lock();
+	touch_streams();
+	set_signals(&all, &signals); /* a signal handler must not run in the child before it has threads */
+}
+
+static void go_on(void)
+{
+	struct larder_service *s = process_service();
+
+	if (!s)
+		return;
+	set_signals(&signals, NULL);
+	_IO_list_unlock();
+	ranges_unlock_all(&s->memory);
+	if (process_is_managed())
+		reclaim_thaw(&s->reclaim);
+}
+
+static void begin_anew(void)
+{
+	struct larder_service *s = process_service();
+
+	if (!s)
+		return;
+	_IO_list_resetlock();
+	ranges_unlock_all(&s->memory);
+	process_inherit();
+	set_signals(&signals, NULL);
+}
+
+/* ---- first before the fork, last in the child ---- */
+
+static void lock_pools(void)
+{
+	if (process_service())
+		pool_lock();
+}
+
+static void unlock_pools(void)
+{
+	if (process_service())
+		pool_unlock();
+}
+
+static void finish_child(void)
+{
+	unlock_pools();
+	if (process_is_managed())
+		arena_inherit();
+}
+
+/* ---- registration ---- */
+
+static register_function *real_register(void)
+{
+	static register_function *real;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "__register_atfork");
+	return real;
+}
+
+static int register_first(void)
+{
+	static int registered; /* the first caller comes before there are threads */
+
+	if (registered)
+		return 0;
+	registered = 1;
+	return real_register()(rest, go_on, begin_anew, &__dso_handle);
+}
+
+/* What pthread_atfork() calls, wherever it is called. */
+LARDER_PUBLIC int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *dso)
+{
+	int err = register_first();
+
+	return err ? err : real_register()(prepare, parent, child, dso);
+}
+
+int fork_open(void)
+{
+	int err = register_first();
+
+	return err ? -err : -real_register()(lock_pools, unlock_pools, finish_child, &__dso_handle);
+}
+
+void fork_before(void)
+{
+	lock_pools();
+	rest();
+}
+
+void fork_after_in_parent(void)
+{
+	go_on();
+	unlock_pools();
+}
+
+void fork_after_in_child(void)
+{
+	begin_anew();
+	unlock_pools();
+}

@@ -1,0 +1,179 @@
+/*
+ * Inherit. See inherit.h.
+ */
+#include "inherit.h"
+
+#include "stats.h"
+#include "sys.h"
+#include "thread.h"
+
+/* One bit for each object of a tier: some page names it. */
+struct named {
+	_Atomic uint64_t *bits[STORE_TIER_FIRST + LARDER_TIERS_MAX];
+	int64_t same_pages;
+};
+
+static size_t bits_bytes(const struct larder_memory *m)
+{
+	return m->region.bytes / PAGE_BYTES / 8;
+}
+
+static void close_named(const struct larder_memory *m, struct named *n)
+{
+	for (unsigned tier = 0; tier < STORE_TIER_FIRST + LARDER_TIERS_MAX; tier++)
+		if (n->bits[tier])
+			sys_munmap((void *)n->bits[tier], bits_bytes(m));
+}
+
+/* Where there is no memory for it, everything counts as named. */
+static void open_named(const struct larder_memory *m, struct named *n)
+{
+	for (unsigned i = 0; i < m->store.ntiers; i++)
+		n->bits[STORE_TIER_FIRST + i] = sys_map(bits_bytes(m));
+}
+
+static int is_named(void *arg, unsigned tier, uint64_t handle)
+{
+	const struct named *n = arg;
+
+	return !n->bits[tier] || region_bit(n->bits[tier], handle);
+}
+
+static void name(const struct named *n, unsigned tier, uint64_t handle)
+{
+	if (n->bits[tier])
+		region_set_bits(n->bits[tier], handle, 1);
+}
+
+/* What an absent page is. */
+static uint64_t absent(const struct larder_memory *m, uint64_t word)
+{
+	switch (page_state(word)) {
+	case PAGE_POISONED: /* the poison is gone, so it was discarded */
+		return PAGE_FRESH | (word & PAGE_TRAP);
+	case PAGE_STORED: /* where the child has no tier, the page could not be brought back from it before the fork */
+		return page_tier(word) < STORE_TIER_FIRST + m->store.ntiers ? page_with_ticket(word, 0)
+									   : PAGE_FRESH | PAGE_TRAP;
+	default:
+		return word;
+	}
+}
+
+/* What a page is that is present. */
+static uint64_t present(uint64_t word)
+{
+	switch (page_state(word)) {
+	case PAGE_RESIDENT:
+	case PAGE_POISONED:
+		return word;
+	default:
+		return page_word_resident(0) | (word & PAGE_COPY);
+	}
+}
+
+static void settle_page(struct larder_memory *m, size_t index, int is_present, struct named *n)
+{
+	struct larder_page *page = &m->region.pages[index];
+	uint64_t word = page_load(page), to = page_is_busy(word) ? page_word_before(word) : word;
+
+	if (word == PAGE_FRESH && !is_present) /* most of an unused chunk: not written to, so not copied */
+		return;
+	to = is_present ? present(to) : absent(m, to);
+	if (!m->store.disk)
+		to &= ~PAGE_COPY;
+	if (page_state(to) == PAGE_STORED && page_tier(to) != STORE_TIER_SAME)
+		name(n, page_tier(to), page->handle);
+	else if (to & PAGE_COPY)
+		name(n, STORE_TIER_FIRST + (unsigned)(m->store.disk - m->store.tiers), page->handle);
+	n->same_pages += page_state(to) == PAGE_STORED && page_tier(to) == STORE_TIER_SAME;
+	if (to != word)
+		atomic_store_explicit(&page->word, to, memory_order_relaxed);
+}
+
+/*
+ * mincore(2) says for memory like this which pages are there, poisoned ones included. One that the kernel has swapped
+ * out counts as absent; that is no harm: its word says RESIDENT, since what came back a moment ago is not swapped out.
+ */
+static void settle_chunk(struct larder_memory *m, size_t chunk, struct named *n)
+{
+	unsigned char is_present[CHUNK_PAGES];
+	size_t first = chunk * CHUNK_PAGES;
+	long err = sys_call3(SYS_mincore, (long)region_address(&m->region, first), CHUNK_BYTES, (long)is_present);
+
+	if (err) /* EAGAIN or ENOMEM: none that could be waited for */
+		log_panic("a forked child cannot tell which pages it has (errno)", -err);
+	for (size_t i = 0; i < CHUNK_PAGES; i++)
+		settle_page(m, first + i, is_present[i] & 1, n);
+}
+
+/* Locks and requests of threads that are not here. */
+static void forget_threads(struct larder_memory *m)
+{
+	struct larder_pressure p = {
+		.fixed_bytes = m->pressure.fixed_bytes,
+		.shared_bytes = m->pressure.shared_bytes,
+		.other_bytes = m->pressure.other_bytes,
+	};
+	size_t chunks = region_used_chunks(&m->region);
+
+	thread_inherit();
+	m->region.grow_lock = (struct larder_mutex){ 0 };
+	for (size_t c = 0; c < chunks; c++)
+		if (atomic_load(&m->region.chunks[c].lock.word))
+			m->region.chunks[c].lock = (struct larder_mutex){ 0 };
+	__builtin_memcpy(&m->pressure, &p, sizeof(p));
+	m->swap_in = (struct larder_swap_in){ 0 };
+	m->writing = m->lost_report = 0;
+	for (uint64_t at = m->staging.tail; at < m->staging.head; at++)
+		m->staging.writing[staging_slot(at)] = 0;
+	compress_inherit(&m->compress, m->staging.cursor);
+}
+
+void inherit(struct larder_memory *m, int keep_disk)
+{
+	struct named named = { 0 };
+	size_t chunks = region_used_chunks(&m->region);
+
+	forget_threads(m);
+	if (!keep_disk)
+		store_lose_disk(&m->store);
+	open_named(m, &named);
+	for (size_t c = 0; c < chunks; c++)
+		if (chunk_is_watched(&m->region.chunks[c]))
+			settle_chunk(m, c, &named);
+	region_recount(&m->region);
+	store_inherit(&m->store, is_named, &named, named.same_pages);
+	close_named(m, &named);
+}
+
+/* ---- without internal threads ---- */
+
+static void lose(const struct larder_memory *m, size_t index)
+{
+	sys_mprotect(region_address(&m->region, index), PAGE_BYTES, PROT_NONE);
+}
+
+static void restore_page(struct larder_memory *m, size_t index, void *scratch)
+{
+	uint64_t word = page_load(&m->region.pages[index]);
+	char *page = region_address(&m->region, index);
+	struct store_place place = { .handle = m->region.pages[index].handle, .tier = (uint8_t)page_tier(word) };
+
+	if (word & PAGE_TRAP)
+		lose(m, index);
+	else if (page_state(word) == PAGE_STAGED)
+		__builtin_memcpy(page, staging_address(&m->staging, page_slot(word)), PAGE_BYTES);
+	else if (page_state(word) == PAGE_STORED && store_get(&m->store, scratch, place, page))
+		lose(m, index);
+}
+
+void inherit_restore(struct larder_memory *m)
+{
+	size_t used = region_used_pages(&m->region);
+	void *scratch = store_scratch(&m->store);
+
+	for (size_t i = 0; i < used; i++)
+		if (chunk_is_watched(region_chunk(&m->region, i)))
+			restore_page(m, i, scratch);
+	store_scratch_free(&m->store, scratch);
+}
