@@ -53,7 +53,7 @@ static uint64_t absent(const struct larder_memory *m, uint64_t word)
 		return PAGE_FRESH | (word & PAGE_TRAP);
 	case PAGE_STORED: /* where the child has no tier, the page could not be brought back from it before the fork */
 		return page_tier(word) < STORE_TIER_FIRST + m->store.ntiers ? page_with_ticket(word, 0)
-									   : PAGE_FRESH | PAGE_TRAP;
+									    : PAGE_FRESH | PAGE_TRAP;
 	default:
 		return word;
 	}

@@ -24,8 +24,9 @@
  * the same; whoever makes the page something else drops it.
  *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
- * set WAITERS. A busy entry remembers which state it was, for a forked child that has the page but not its owner. A fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the
- * busy state sees WAITERS and wakes the faulting threads, which fault again and find the new state.
+ * set WAITERS. A busy entry remembers which state it was, for a forked child that has the page but not its owner. A
+ * fault handler never waits for a busy page: it sets WAITERS and forgets the fault; whoever ends the busy state sees
+ * WAITERS and wakes the faulting threads, which fault again and find the new state.
  *
  * Concurrency: `word` changes by compare-and-swap only. `handle` belongs to the owner of a busy page, and to the
  * reclaim thread for STAGED pages (it writes the handle before the swap to STORED publishes it).
@@ -176,8 +177,7 @@ static inline int page_acquire(struct larder_page *page, uint64_t *word, enum pa
 /* What a busy page was before it was acquired, without WAITERS. */
 static inline uint64_t page_word_before(uint64_t word)
 {
-	return (word & ~(PAGE_STATE_MASK | PAGE_WAS_MASK | PAGE_WAITERS)) |
-	       (word & PAGE_WAS_MASK) >> PAGE_WAS_SHIFT;
+	return (word & ~(PAGE_STATE_MASK | PAGE_WAS_MASK | PAGE_WAITERS)) | (word & PAGE_WAS_MASK) >> PAGE_WAS_SHIFT;
 }
 
 /* End a busy state. Returns true when threads wait for the page and must be woken. */

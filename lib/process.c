@@ -9,6 +9,7 @@
 #include "limit.h"
 #include "range.h"
 #include "service.h"
+#include "sigbus.h"
 #include "shared.h"
 #include "stats.h"
 
@@ -138,6 +139,7 @@ void process_inherit(void)
 		atomic_store(&managed, 0);
 		return;
 	}
+	sigbus_inherit();
 	if (watched)
 		process_watch_system();
 }

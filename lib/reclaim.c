@@ -2,9 +2,9 @@
  * Reclaim. See reclaim.h for the requests, evict.h for the mechanism, pressure.h for when it runs.
  *
  * One thread, so that pages leave in one order and the ring has one writer; it handles about 1.5 GB/s, with others that
- * compress (compress.h). A cycle, for the process and then for every pool that is above its limit: put unwatched chunks under
- * watch; purge what is volatile; ask the allocator for what it holds free; then keep staging filled to its target and
- * write out its tail, until the cost is at the low watermark or a few turns of the clock have brought nothing (the
+ * compress (compress.h). A cycle, for the process and then for every pool that is above its limit: put unwatched chunks
+ * under watch; purge what is volatile; ask the allocator for what it holds free; then keep staging filled to its target
+ * and write out its tail, until the cost is at the low watermark or a few turns of the clock have brought nothing (the
  * limit is *unmet*).
  */
 #include "reclaim.h"

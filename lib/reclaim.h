@@ -48,7 +48,7 @@ struct larder_reclaim {
 	uint64_t next_volatile_ns;  /* volatile memory that could not be purged is not looked for before */
 
 	/* Requests by program threads. */
-	_Atomic uint32_t freeze; /* threads in fork, plus RECLAIM_FROZEN once nothing leaves any more */
+	_Atomic uint32_t freeze;	  /* threads in fork, plus RECLAIM_FROZEN once nothing leaves any more */
 	struct larder_mutex request_lock; /* one request at a time; guards `request` and `result` with `requested` */
 	_Atomic uint32_t requested;	  /* 1: there is a request; the reclaim thread's until it is 0 again */
 	struct reclaim_request request;

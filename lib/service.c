@@ -10,7 +10,6 @@
 #include "compress.h"
 #include "fault.h"
 #include "inherit.h"
-#include "sigbus.h"
 #include "stats.h"
 #include "sys.h"
 #include "thread.h"
@@ -156,8 +155,6 @@ int service_inherit(struct larder_service *s)
 	forget_events(m);
 	s->is_inherited = 1;
 	err = start_reclaim(s);
-	if (!err)
-		err = sigbus_inherit(m);
 	if (err) {
 		inherit_restore(m);
 		atomic_store(&m->region.detached, 1);

@@ -294,13 +294,12 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
 	return 0;
 }
 
-int sigbus_inherit(struct larder_memory *m)
+void sigbus_inherit(void)
 {
-	if (!memory || m->inline_uffd < 0)
-		return 0;
+	if (!memory)
+		return;
 	program_uffd = uffd_open_sigbus(); /* the old one is of the parent's memory; the program may have closed it */
 	for (unsigned i = 0; i < RESTORERS; i++)
 		restorers[i].uffd = program_uffd;
 	program_disk = -1;
-	return program_uffd < 0 ? program_uffd : 0;
 }

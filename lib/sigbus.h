@@ -24,8 +24,8 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r);
  * nothing. */
 void sigbus_refill(size_t index);
 
-/* After a fork, in the child, which has no other thread. Returns 0 or a negative errno. */
-int sigbus_inherit(struct larder_memory *m);
+/* After a fork, in the child, which has no other thread. */
+void sigbus_inherit(void);
 
 /* Deal with a fault. Returns 1 when the access can be tried again, 0 when it is not Larder's. */
 int sigbus_serve(const siginfo_t *info);

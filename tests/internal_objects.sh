@@ -12,8 +12,8 @@ uring='io_uring_(get_events|queue_exit|queue_init_params|register_buffers|regist
 sodium='sodium_init|sodium_memzero|crypto_aead_aes256gcm_(beforenm|(de|en)crypt_afternm|is_available)|crypto_aead_chacha20poly1305_ietf_(de|en)crypt'
 allowed="^($libc|LZ4_[A-Za-z_]*|XXH3_64bits_withSeed|$uring|$sodium|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)\$"
 
-# Objects that run on program threads only: allocator hooks, the public functions, the SIGBUS handler, the command line's parser.
-program='^(api|arena|larder|preload|process|limit|shared_open|sigbus)\.'
+# Objects that run on program threads only: allocator hooks, the public functions, fork, the SIGBUS handler, the command line's parser.
+program='^(api|arena|fork|larder|preload|process|limit|shared_open|sigbus)\.'
 
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT
