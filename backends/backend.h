@@ -57,6 +57,8 @@ struct larder_object {
 	uint64_t checksum; /* of the page, from the tier on disk; for batch_add alone */
 };
 
+enum { LARDER_LENT = 2 }; /* descriptors that a disk takes */
+
 enum { LARDER_FETCH_MAX_PAGES = 32, LARDER_BATCH_MAX_OBJECTS = 256 };
 
 /*
@@ -184,6 +186,16 @@ struct larder_backend_ops {
 	 * happened.
 	 */
 	void (*inherit)(void *backend, int (*named)(void *arg, uint64_t handle), void *arg);
+
+	/* ---- tiers on disk: around a fork ---- */
+
+	/* lend: before it, get descriptors for a child, in the calling thread's table. lent: they have been sent. The
+	 * writer. Returns 0 or a negative errno: the child can have no disk. */
+	int (*lend)(void *backend, int fds[LARDER_LENT]);
+	void (*lent)(void *backend, const int fds[LARDER_LENT]);
+
+	/* In the child, after inherit(), on the first internal thread: these are the descriptors. */
+	void (*attach)(void *backend, const int fds[LARDER_LENT], struct larder_disk_stats *stats);
 
 	/* The checksum of a page, 64 bits with a secret seed, and that of what is kept under a handle: whether the two
 	 * are the same page. */

@@ -200,6 +200,7 @@ int disk_queue_open(struct disk_queue *q, struct larder_disk *d, unsigned depth,
 
 	if (err)
 		return err;
+	io_uring_ring_dontfork(&q->ring);
 	q->disk = d;
 	q->depth = depth;
 	q->in_flight = 0;
@@ -533,6 +534,12 @@ int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)
 	if (!*link)
 		q->completed_end = before ? &before->next : &q->completed;
 	return t->result;
+}
+
+void disk_inherit(struct larder_disk *d, int fd)
+{
+	d->fd = fd;
+	d->opener = sys_gettid();
 }
 
 /* ---- program threads ---- */

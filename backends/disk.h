@@ -57,6 +57,9 @@ struct disk_place {
 int disk_open(struct larder_disk *d, const struct disk_place *place);
 void disk_close(struct larder_disk *d);
 
+/* In a forked child: the descriptor in the table of its internal threads, of which the caller is the first. */
+void disk_inherit(struct larder_disk *d, int fd);
+
 /*
  * Wait until a device is not in use, or timeout_ns is over. When a process ends, or executes another program, the
  * kernel takes its rings apart in the background: its device is in use for some 10 ms more.

@@ -6,6 +6,9 @@
 #include "log.h"
 #include "sys.h"
 
+/* Others may hold all that is free here: then it is not asked for again so soon. */
+#define CLAIM_INTERVAL_NS 20000000u
+
 static size_t pages_up(size_t bytes)
 {
 	return (bytes + 4095) & ~(size_t)4095;
@@ -44,21 +47,34 @@ void disk_log_close(struct disk_log *log)
 
 /* ---- segments ---- */
 
+/* Make next_free one that nobody else holds. */
+static int find_free(struct disk_log *log, uint32_t spare)
+{
+	if (log->nfree <= spare || (log->claim_after_ns && sys_now_ns() < log->claim_after_ns))
+		return -ENOSPC;
+	log->claim_after_ns = 0;
+	for (uint32_t i = 0; i < log->nsegments; i++, log->next_free = (log->next_free + 1) % log->nsegments)
+		if (log->segments[log->next_free].state == DISK_LOG_FREE && lease_claim(&log->lease, log->next_free))
+			return 0;
+	log->claim_after_ns = sys_now_ns() + CLAIM_INTERVAL_NS;
+	return -ENOSPC;
+}
+
 static int open_segment(struct disk_log *log, enum disk_log_stream stream, uint32_t spare)
 {
 	struct disk_log_segment *s;
+	int err = find_free(log, spare);
 
-	if (log->nfree <= spare)
-		return -ENOSPC;
-	while (log->segments[log->next_free].state != DISK_LOG_FREE)
-		log->next_free = (log->next_free + 1) % log->nsegments;
+	if (err)
+		return err;
 	log->open[stream] = (int32_t)log->next_free;
 	s = &log->segments[log->next_free];
 	s->state = DISK_LOG_OPEN; /* readers and live bytes are nobody's to set: a reader may just be finding out that
 				it is late */
 	s->used_bytes = s->objects = 0;
 	s->leave_until_ns = 0;
-	s->opening = ++log->openings;
+	s->opening =
+		lease_is_shared(&log->lease) ? atomic_fetch_add(&log->lease.page->openings, 1) + 1 : ++log->openings;
 	s->written_ns = sys_now_ns();
 	if (!s->has_blocks)
 		atomic_fetch_add_explicit(&log->occupied, 1, memory_order_relaxed);
@@ -135,6 +151,7 @@ void disk_log_free_empty(struct disk_log *log)
 		if (is_empty(&log->segments[i])) {
 			log->segments[i].state = DISK_LOG_FREE;
 			log->nfree++;
+			lease_drop(&log->lease, i, 1);
 		}
 }
 
@@ -150,10 +167,67 @@ int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare)
 		if (s->state == DISK_LOG_FREE && s->has_blocks && ++kept > spare) {
 			s->has_blocks = 0;
 			atomic_fetch_sub_explicit(&log->occupied, 1, memory_order_relaxed);
-			return (int32_t)i;
+			if (lease_claim(&log->lease, i)) /* else they are another process's to give back */
+				return (int32_t)i;
 		}
 	}
 	return DISK_LOG_NO_SEGMENT;
+}
+
+void disk_log_blocks_given(struct disk_log *log, int32_t segment)
+{
+	lease_drop(&log->lease, (uint32_t)segment, 1);
+}
+
+/* ---- sharing ---- */
+
+static void drop_free(struct disk_log *log)
+{
+	for (uint32_t i = 0, n; i < log->nsegments; i += n + 1) {
+		for (n = 0; i + n < log->nsegments && log->segments[i + n].state == DISK_LOG_FREE; n++)
+			;
+		lease_drop(&log->lease, i, n);
+	}
+}
+
+int disk_log_lend(struct disk_log *log)
+{
+	int fd = lease_lend(&log->lease, log->nsegments, log->openings);
+
+	drop_free(log);
+	return fd;
+}
+
+void disk_log_inherit(struct disk_log *log, int (*named)(void *arg, uint64_t handle), void *arg)
+{
+	uint64_t objects = 0, live_bytes = 0;
+	uint32_t used = atomic_load(&log->handles_used);
+
+	log->handles_lock = (struct larder_mutex){ 0 };
+	for (int stream = 0; stream < DISK_LOG_STREAMS; stream++) /* they are the parent's to fill */
+		if (log->open[stream] != DISK_LOG_NO_SEGMENT)
+			close_segment(log, (enum disk_log_stream)stream);
+	for (uint32_t i = 0; i < log->nsegments; i++)
+		if (log->segments[i].state != DISK_LOG_FREE)
+			log->segments[i].readers = log->segments[i].writing = 0;
+	for (uint64_t handle = 0; handle < used; handle++) {
+		disk_log_place place = disk_log_place_now(log, handle);
+
+		if (place && !named(arg, handle)) {
+			disk_log_drop(log, handle);
+		} else if (place) {
+			objects++;
+			live_bytes += disk_log_bytes(place);
+		}
+	}
+	atomic_store(&log->objects, objects);
+	atomic_store(&log->live_bytes, live_bytes);
+}
+
+void disk_log_take_leases(struct disk_log *log, int fd)
+{
+	lease_inherit(&log->lease, fd);
+	drop_free(log);
 }
 
 /*

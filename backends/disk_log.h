@@ -18,6 +18,7 @@
 #define LARDER_DISK_LOG_H
 
 #include "futex.h"
+#include "lease.h"
 
 #include <stdint.h>
 
@@ -72,7 +73,9 @@ struct disk_log {
 	uint32_t nsegments, nfree;
 	int32_t open[DISK_LOG_STREAMS]; /* being filled, or DISK_LOG_NO_SEGMENT */
 	uint32_t next_free;		/* where the search for a free one goes on */
-	uint64_t openings;
+	uint64_t openings;		/* while the disk is not shared */
+	struct lease lease;
+	uint64_t claim_after_ns; /* others hold all that is free here: no use in asking before */
 
 	struct disk_log_entry *entries; /* [handle] */
 	uint32_t max_handles;
@@ -142,8 +145,22 @@ int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, ui
 void disk_log_free_empty(struct disk_log *log);
 
 /* A free segment whose blocks can be given back to the filesystem, when there are more than `spare`; else
- * DISK_LOG_NO_SEGMENT. It counts as given back from now on. */
+ * DISK_LOG_NO_SEGMENT. It counts as given back from now on, and is nobody else's until disk_log_blocks_given(). */
 int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare);
+void disk_log_blocks_given(struct disk_log *log, int32_t segment);
+
+/* ---- sharing the disk with a child ---- */
+
+/* Before a fork: hold every segment for the child, too. Returns a descriptor for the child, to be closed here, or a
+ * negative errno. */
+int disk_log_lend(struct disk_log *log);
+
+/*
+ * In the child. inherit: nothing is under way; drop what is not named (backend.h). Then take_leases, with the
+ * descriptor that disk_log_lend() returned.
+ */
+void disk_log_inherit(struct disk_log *log, int (*named)(void *arg, uint64_t handle), void *arg);
+void disk_log_take_leases(struct disk_log *log, int fd);
 
 struct disk_log_usage {
 	uint64_t objects, live_bytes, occupied_bytes, metadata_bytes;

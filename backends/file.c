@@ -161,6 +161,13 @@ static void set_buffers(struct larder_file *f)
 	f->cleaner.chunk = f->cleaner.segment + DISK_LOG_SEGMENT_BYTES;
 }
 
+static void say_what_it_is(const struct larder_file *f)
+{
+	f->stats->limit_bytes = f->disk.bytes;
+	f->stats->is_device = (uint64_t)f->disk.is_device;
+	f->stats->is_encrypted = f->seal != NULL;
+}
+
 static int file_open(void *backend, const struct larder_backend_setup *setup)
 {
 	struct larder_file *f = backend;
@@ -176,6 +183,8 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 		f->disk.bytes = DISK_LOG_MAX_BYTES;
 	err = disk_log_open(&f->log, f->disk.bytes, setup->max_objects);
 	f->buffers = sys_map(BUFFERS_BYTES);
+	if (f->buffers)
+		sys_madvise(f->buffers, BUFFERS_BYTES, MADV_WIPEONFORK); /* what is being written is not the child's */
 	f->seal = setup->encrypt ? seal_open() : NULL;
 	if (!f->buffers || (setup->encrypt && !f->seal))
 		err = -ENOMEM;
@@ -189,9 +198,7 @@ static int file_open(void *backend, const struct larder_backend_setup *setup)
 	}
 	set_buffers(f);
 	f->read_bytes = f->disk.block_bytes > READ_BYTES ? f->disk.block_bytes : READ_BYTES;
-	f->stats->limit_bytes = f->disk.bytes;
-	f->stats->is_device = (uint64_t)f->disk.is_device;
-	f->stats->is_encrypted = f->seal != NULL;
+	say_what_it_is(f);
 	return 0;
 }
 
@@ -995,6 +1002,7 @@ static uint64_t punch(struct larder_file *f)
 	if (segment == DISK_LOG_NO_SEGMENT)
 		return 0;
 	disk_punch(&f->disk, (uint64_t)segment * DISK_LOG_SEGMENT_BYTES, DISK_LOG_SEGMENT_BYTES);
+	disk_log_blocks_given(&f->log, segment);
 	__atomic_fetch_add(&f->stats->freed_bytes, DISK_LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
 	return DISK_LOG_SEGMENT_BYTES;
 }
@@ -1022,6 +1030,49 @@ static void file_usage(const void *backend, struct larder_backend_usage *usage)
 	};
 }
 
+/* ---- fork ---- */
+
+static int file_lend(void *backend, int fds[LARDER_LENT])
+{
+	struct larder_file *f = backend;
+
+	fds[0] = f->disk.fd;
+	fds[1] = disk_log_lend(&f->log);
+	return fds[1] < 0 ? fds[1] : 0;
+}
+
+static void file_lent(void *backend, const int fds[LARDER_LENT])
+{
+	(void)backend;
+	sys_close(fds[1]);
+}
+
+static void file_inherit(void *backend, int (*named)(void *arg, uint64_t handle), void *arg)
+{
+	struct larder_file *f = backend;
+
+	for (unsigned i = 0; i < BATCHES; i++)
+		f->batches[i].taken = f->batches[i].is_done = 0;
+	f->cleaner.step = CLEANER_IDLE;
+	f->cleaner.is_done = 0;
+	f->threads = f->writing = 0;
+	f->refuse_ns = f->refuse_until_ns = f->said_at_ns = 0;
+	f->said = 0;
+	disk_log_inherit(&f->log, named, arg);
+}
+
+static void file_attach(void *backend, const int fds[LARDER_LENT], struct larder_disk_stats *stats)
+{
+	struct larder_file *f = backend;
+
+	f->stats = f->disk.stats = stats;
+	say_what_it_is(f);
+	if (f->seal)
+		seal_inherit(f->seal);
+	disk_inherit(&f->disk, fds[0]);
+	disk_log_take_leases(&f->log, fds[1]);
+}
+
 const struct larder_backend_ops larder_backend_file = {
 	.name = "file",
 	.backend_bytes = sizeof(struct larder_file),
@@ -1031,6 +1082,10 @@ const struct larder_backend_ops larder_backend_file = {
 	.close = file_close,
 	.get = file_get,
 	.drop = file_drop,
+	.inherit = file_inherit,
+	.lend = file_lend,
+	.lent = file_lent,
+	.attach = file_attach,
 	.compact = file_compact,
 	.usage = file_usage,
 	.thread_open = file_thread_open,

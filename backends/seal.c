@@ -23,6 +23,11 @@ _Static_assert((int)crypto_aead_aes256gcm_ABYTES == SEAL_TAG_BYTES &&
 _Static_assert(NONCE_BYTES == 12 && crypto_aead_chacha20poly1305_ietf_NPUBBYTES == 12, "opening and offset");
 _Static_assert(sizeof(struct larder_seal) <= 4096, "one page");
 
+void seal_inherit(struct larder_seal *s)
+{
+	sys_call3(SYS_mlock, (long)s, 4096, 0); /* if it may: kernel swap is not ours */
+}
+
 struct larder_seal *seal_open(void)
 {
 	struct larder_seal *s;
@@ -33,8 +38,7 @@ struct larder_seal *seal_open(void)
 	if (!s)
 		return NULL;
 	sys_madvise(s, 4096, MADV_DONTDUMP);
-	sys_madvise(s, 4096, MADV_WIPEONFORK);
-	sys_call3(SYS_mlock, (long)s, 4096, 0); /* if it may: kernel swap is not ours */
+	seal_inherit(s);
 	if (sys_call3(SYS_getrandom, (long)s->key, sizeof(s->key), 0) != sizeof(s->key)) {
 		seal_close(s);
 		return NULL;

@@ -20,6 +20,9 @@ struct larder_seal;
 struct larder_seal *seal_open(void);
 void seal_close(struct larder_seal *seal);
 
+/* In a forked child, which has the key as well: keep it out of kernel swap there, too. */
+void seal_inherit(struct larder_seal *seal);
+
 /* Seal `bytes` of plain into sealed (bytes + SEAL_TAG_BYTES). Any thread. */
 void seal(const struct larder_seal *seal, uint64_t opening, uint32_t offset, const void *plain, size_t bytes,
 	  void *sealed);

@@ -4,6 +4,7 @@
 #include "fork.h"
 
 #include "api.h"
+#include "passing.h"
 #include "process.h"
 #include "range.h"
 #include "service.h"
@@ -13,6 +14,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
 
 /* libc's list of streams, which its fork looks through: exported by glibc for the like of this, but in no header. */
 extern void _IO_list_lock(void);
@@ -45,6 +48,46 @@ static void set_signals(const uint64_t *to, uint64_t *was)
 	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)to, (long)was, sizeof(*to), 0, 0);
 }
 
+/* ---- the disk ---- */
+
+static const int none[LARDER_LENT] = { -1, -1 };
+static int lent[LARDER_LENT] = { -1, -1 }; /* like `signals` */
+
+static int borrow(struct larder_service *s)
+{
+	int sockets[2];
+	int64_t err;
+
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sockets))
+		return -errno;
+	err = reclaim_ask(&s->reclaim, &(struct reclaim_request){ .kind = REQUEST_LEND, .fd = sockets[1] });
+	if (!err)
+		err = pass_receive(sockets[0], lent, LARDER_LENT);
+	sys_close(sockets[0]);
+	sys_close(sockets[1]);
+	return (int)err;
+}
+
+/* Descriptors of the disk are in the program's table for as long as the fork takes. Without, the pages come back from
+ * the disk first. */
+static void borrow_disk(struct larder_service *s)
+{
+	int saved_errno = errno, is_lent = s->memory.store.disk && borrow(s) == 0;
+
+	if (!is_lent)
+		memcpy(lent, none, sizeof(lent));
+	atomic_store(&s->reclaim.disk_is_lent, (uint32_t)is_lent);
+	errno = saved_errno;
+}
+
+static void give_back_disk(void)
+{
+	for (unsigned i = 0; i < LARDER_LENT; i++)
+		if (lent[i] >= 0)
+			sys_close(lent[i]);
+	memcpy(lent, none, sizeof(lent));
+}
+
 /* ---- first in the child, last before the fork ---- */
 
 static void rest(void)
@@ -54,8 +97,10 @@ static void rest(void)
 
 	if (!s)
 		return;
-	if (process_is_managed())
+	if (process_is_managed()) {
+		borrow_disk(s);
 		reclaim_freeze(&s->reclaim);
+	}
 	ranges_lock_all(&s->memory);
 	_IO_list_lock();
 	touch_streams();
@@ -68,6 +113,7 @@ static void go_on(void)
 
 	if (!s)
 		return;
+	give_back_disk();
 	set_signals(&signals, NULL);
 	_IO_list_unlock();
 	ranges_unlock_all(&s->memory);
@@ -83,7 +129,8 @@ static void begin_anew(void)
 		return;
 	_IO_list_resetlock();
 	ranges_unlock_all(&s->memory);
-	process_inherit();
+	process_inherit(lent);
+	give_back_disk();
 	set_signals(&signals, NULL);
 }
 

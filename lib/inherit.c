@@ -7,6 +7,8 @@
 #include "sys.h"
 #include "thread.h"
 
+enum { READ_TRIES = 3 };
+
 /* One bit for each object of a tier: some page names it. */
 struct named {
 	_Atomic uint64_t *bits[STORE_TIER_FIRST + LARDER_TIERS_MAX];
@@ -153,7 +155,25 @@ static void lose(const struct larder_memory *m, size_t index)
 	sys_mprotect(region_address(&m->region, index), PAGE_BYTES, PROT_NONE);
 }
 
-static void restore_page(struct larder_memory *m, size_t index, void *scratch)
+static int read_page(struct larder_memory *m, int fd, void *scratch, uint64_t handle, char *page)
+{
+	struct store_tier *disk = m->store.disk;
+	struct larder_fetch fetch = { .pages = 1, .handles = { handle } };
+	int err = -EIO;
+
+	for (int tries = 0; tries < READ_TRIES && err; tries++)
+		err = disk->ops->fetch_now(disk->backend, store_scratch_of(disk, scratch), fd, &fetch, page);
+	return err;
+}
+
+static int fetch(struct larder_memory *m, int disk_fd, void *scratch, struct store_place place, char *page)
+{
+	if (store_is_on_disk(&m->store, place.tier))
+		return read_page(m, disk_fd, scratch, place.handle, page);
+	return store_get(&m->store, scratch, place, page);
+}
+
+static void restore_page(struct larder_memory *m, int disk_fd, size_t index, void *scratch)
 {
 	uint64_t word = page_load(&m->region.pages[index]);
 	char *page = region_address(&m->region, index);
@@ -163,17 +183,17 @@ static void restore_page(struct larder_memory *m, size_t index, void *scratch)
 		lose(m, index);
 	else if (page_state(word) == PAGE_STAGED)
 		__builtin_memcpy(page, staging_address(&m->staging, page_slot(word)), PAGE_BYTES);
-	else if (page_state(word) == PAGE_STORED && store_get(&m->store, scratch, place, page))
+	else if (page_state(word) == PAGE_STORED && fetch(m, disk_fd, scratch, place, page))
 		lose(m, index);
 }
 
-void inherit_restore(struct larder_memory *m)
+void inherit_restore(struct larder_memory *m, int disk_fd)
 {
 	size_t used = region_used_pages(&m->region);
 	void *scratch = store_scratch(&m->store);
 
 	for (size_t i = 0; i < used; i++)
 		if (chunk_is_watched(region_chunk(&m->region, i)))
-			restore_page(m, i, scratch);
+			restore_page(m, disk_fd, i, scratch);
 	store_scratch_free(&m->store, scratch);
 }

@@ -25,7 +25,7 @@
 void inherit(struct larder_memory *m, int keep_disk);
 
 /* There will be no internal threads: bring every page back, into mappings that are registered with nothing. What cannot
- * be restored becomes inaccessible: a touch raises SIGSEGV. */
-void inherit_restore(struct larder_memory *m);
+ * be restored becomes inaccessible: a touch raises SIGSEGV. disk_fd: of the disk, if there is one. */
+void inherit_restore(struct larder_memory *m, int disk_fd);
 
 #endif

@@ -32,6 +32,11 @@ void log_adopt(void)
 				0, 0);
 }
 
+void log_inherit(void)
+{
+	log_fd = STDERR;
+}
+
 void log_line(const struct larder_text *line)
 {
 	struct larder_text out = { 0 };

@@ -17,6 +17,9 @@ void log_open(const char *path);
  */
 void log_adopt(void);
 
+/* After a fork, in the child: no thread has adopted it yet. */
+void log_inherit(void);
+
 /*
  * Internal threads only: the log's descriptor means something else, or nothing, in the program's table. (A panic on a
  * program thread, the process's last word, goes to its standard error.) One line: "larder[PID]: " is put in front, a

@@ -128,14 +128,14 @@ int process_get_stats(struct larder_stats *to)
 	return 0;
 }
 
-void process_inherit(void)
+void process_inherit(const int lent[LARDER_LENT])
 {
 	int watched = atomic_load(&watching) && !ignores_system;
 
 	if (!process_is_managed())
 		return;
 	atomic_store(&watching, ignores_system);
-	if (service_inherit(&service) < 0) {
+	if (service_inherit(&service, lent) < 0) {
 		atomic_store(&managed, 0);
 		return;
 	}

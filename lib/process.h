@@ -40,8 +40,9 @@ void process_watch_system(void);
 
 int process_get_stats(struct larder_stats *to);
 
-/* After a fork, in the child, before it touches managed memory: the service begins anew there (fork.h). */
-void process_inherit(void);
+/* After a fork, in the child, before it touches managed memory: the service begins anew there (fork.h). lent:
+ * see service.h. */
+void process_inherit(const int lent[LARDER_LENT]);
 
 /* Check the page table against its invariants; panics. No other thread may use managed memory. For tests. */
 void process_check(void);

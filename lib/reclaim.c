@@ -10,6 +10,7 @@
 #include "reclaim.h"
 
 #include "evict.h"
+#include "passing.h"
 #include "shared.h"
 #include "stats.h"
 #include "sys.h"
@@ -487,6 +488,24 @@ static int64_t adopt(int fd)
 	return own;
 }
 
+/* Send the disk's descriptors to the program thread that has the other end of the socket. */
+static int64_t lend(struct larder_reclaim *r, int program_socket)
+{
+	struct larder_store *store = &r->memory->store;
+	int64_t socket = adopt(program_socket);
+	int fds[LARDER_LENT], err;
+
+	if (socket < 0)
+		return socket;
+	err = store_lend(store, fds);
+	if (!err) {
+		err = pass_send((int)socket, fds, LARDER_LENT);
+		store_lent(store, fds);
+	}
+	sys_close((int)socket);
+	return err;
+}
+
 static void on_system_pressure(void *arg, enum system_level level)
 {
 	reclaim_system_pressure(arg, level);
@@ -510,6 +529,8 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 		return adopt(q->fd);
 	case REQUEST_DISOWN:
 		return sys_close(q->fd);
+	case REQUEST_LEND:
+		return lend(r, q->fd);
 	case REQUEST_WATCH_SYSTEM:
 		return system_open(&r->system, NULL) > 0 ? system_start(&r->system, on_system_pressure, r) : 0;
 	}
@@ -579,10 +600,10 @@ static void fetch_pass(struct larder_reclaim *r, int ahead)
 	}
 }
 
-/* A child could not read what is on disk: bring it back to RAM. What is being written stays where it is. */
+/* A child that has no disk could not read what is there: bring it back to RAM. What is being written stays. */
 static void fetch_from_disk(struct larder_reclaim *r)
 {
-	if (!r->memory->store.disk)
+	if (!r->memory->store.disk || atomic_load(&r->disk_is_lent))
 		return;
 	fetch_pass(r, 1);
 	fetch_pass(r, 0);

@@ -19,6 +19,7 @@ enum reclaim_request_kind {
 	REQUEST_PURGE,	     /* pool, upto, bytes: purge volatile memory */
 	REQUEST_ADOPT,	     /* fd: make the program's descriptor one of the internal threads' too */
 	REQUEST_DISOWN,	     /* fd: close such a descriptor */
+	REQUEST_LEND,	     /* fd: a socket to send the disk's descriptors through, for a child */
 	REQUEST_WATCH_SYSTEM /* purge when memory is short outside the process, too */
 };
 
@@ -49,6 +50,7 @@ struct larder_reclaim {
 
 	/* Requests by program threads. */
 	_Atomic uint32_t freeze;	  /* threads in fork, plus RECLAIM_FROZEN once nothing leaves any more */
+	_Atomic uint32_t disk_is_lent;	  /* 1: the child will have the disk; the forking thread's, before it freezes */
 	struct larder_mutex request_lock; /* one request at a time; guards `request` and `result` with `requested` */
 	_Atomic uint32_t requested;	  /* 1: there is a request; the reclaim thread's until it is 0 again */
 	struct reclaim_request request;

@@ -22,9 +22,13 @@
 /* RAM that a thread's scratch and bounce buffers take once used, roughly. */
 enum { RESTORER_COST_BYTES = 160 << 10 };
 
-/* In a forked child, what was watched in the parent. */
-static int watch_again(struct larder_memory *m)
+/* In a forked child, what the parent had. */
+static int go_on_with(struct larder_service *s)
 {
+	struct larder_memory *m = &s->memory;
+
+	if (m->store.disk)
+		store_attach(&m->store, s->lent, &stats->disk);
 	if (m->inline_uffd >= 0) {
 		m->inline_uffd = uffd_open_sigbus();
 		if (m->inline_uffd < 0)
@@ -39,6 +43,7 @@ static int open_descriptors(struct larder_service *s)
 	struct larder_memory *m = &s->memory;
 	long err;
 
+	thread_close_files(s->lent, m->store.disk ? LARDER_LENT : 0);
 	log_adopt();
 	m->uffd = uffd_open();
 	if (m->uffd < 0)
@@ -52,7 +57,7 @@ static int open_descriptors(struct larder_service *s)
 	err = uffd_register(m->uffd, m->staging.base, (size_t)STAGING_MAX_SLOTS * PAGE_BYTES);
 	if (err < 0)
 		return (int)err;
-	err = s->is_inherited ? watch_again(m) : store_open(&m->store, s->tiers, s->ntiers, &s->setup);
+	err = s->is_inherited ? go_on_with(s) : store_open(&m->store, s->tiers, s->ntiers, &s->setup);
 	if (!err)
 		err = restorer_open(&s->reclaim.restorer, m);
 	if (!err)
@@ -144,19 +149,21 @@ static void forget_events(struct larder_memory *m)
 		m->pools[pool].events = (struct larder_events){ 0 };
 }
 
-int service_inherit(struct larder_service *s)
+int service_inherit(struct larder_service *s, const int lent[LARDER_LENT])
 {
 	struct larder_memory *m = &s->memory;
 	int err;
 
+	log_inherit();
 	stats_inherit();
 	reclaim_inherit(&s->reclaim);
-	inherit(m, 0);
+	inherit(m, lent[0] >= 0);
+	__builtin_memcpy(s->lent, lent, sizeof(s->lent));
 	forget_events(m);
 	s->is_inherited = 1;
 	err = start_reclaim(s);
 	if (err) {
-		inherit_restore(m);
+		inherit_restore(m, lent[0]);
 		atomic_store(&m->region.detached, 1);
 	}
 	return err;

@@ -301,5 +301,5 @@ void sigbus_inherit(void)
 	program_uffd = uffd_open_sigbus(); /* the old one is of the parent's memory; the program may have closed it */
 	for (unsigned i = 0; i < RESTORERS; i++)
 		restorers[i].uffd = program_uffd;
-	program_disk = -1;
+	program_disk = memory->store.disk ? memory->store.disk->ops->reopen(memory->store.disk->backend) : -1;
 }

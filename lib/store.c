@@ -279,6 +279,21 @@ void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned 
 	}
 }
 
+int store_lend(struct larder_store *store, int fds[LARDER_LENT])
+{
+	return store->disk->ops->lend(store->disk->backend, fds);
+}
+
+void store_lent(struct larder_store *store, const int fds[LARDER_LENT])
+{
+	store->disk->ops->lent(store->disk->backend, fds);
+}
+
+void store_attach(struct larder_store *store, const int fds[LARDER_LENT], struct larder_disk_stats *stats)
+{
+	store->disk->ops->attach(store->disk->backend, fds, stats);
+}
+
 void store_lose_disk(struct larder_store *store)
 {
 	if (store->disk)

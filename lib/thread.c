@@ -24,6 +24,7 @@ enum {
 	TLS_ABOVE_BYTES = 8 << 10,
 	MAP_BYTES = GUARD_BYTES + STACK_BYTES + TLS_BELOW_BYTES + TLS_ABOVE_BYTES,
 	THREADS_MAX = 64,
+	STDERR_FD = 2,
 };
 
 /* The fields of libc's control block that compiled code may read. */
@@ -54,6 +55,28 @@ static void remember(int tid)
 
 	if (i < THREADS_MAX)
 		atomic_store(&tids[i], tid);
+}
+
+/* keep[] need not be in order, and there are few. */
+void thread_close_files(const int *keep, unsigned n)
+{
+	unsigned from = STDERR_FD + 1;
+
+	sys_call3(SYS_close_range, 0, STDERR_FD - 1, 0);
+	for (;;) {
+		unsigned next = ~0u;
+
+		for (unsigned i = 0; i < n; i++)
+			if ((unsigned)keep[i] >= from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		if (next == ~0u) {
+			sys_call3(SYS_close_range, from, ~0u, 0);
+			return;
+		}
+		if (next > from)
+			sys_call3(SYS_close_range, from, next - 1, 0);
+		from = next + 1;
+	}
 }
 
 void thread_inherit(void)
@@ -106,10 +129,6 @@ int thread_count(void)
 __attribute__((noreturn, used)) static void thread_main(struct start *start)
 {
 	sys_call3(SYS_prctl, PR_SET_NAME, (long)start->name, 0);
-	if (start->flags & THREAD_OWN_FILES) {
-		sys_call3(SYS_close_range, 0, 1, 0);
-		sys_call3(SYS_close_range, 3, ~0u, 0);
-	}
 	start->run(start->arg);
 	for (;;) /* run() does not return; if it did, only this thread would end */
 		sys_call3(SYS_exit, 0, 0, 0);

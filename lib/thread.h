@@ -16,15 +16,16 @@
 #ifndef LARDER_THREAD_H
 #define LARDER_THREAD_H
 
-enum {
-	THREAD_OWN_FILES = 1
-}; /* start with a private descriptor table that holds standard error alone, instead of sharing the starter's */
+enum { THREAD_OWN_FILES = 1 }; /* start with a private copy of the starter's descriptor table, instead of sharing it */
 
 /*
  * Start `run(arg)` on a new thread called `name` (15 characters at most). run must not return.
  * returns the thread id, or a negative errno when there is no memory or no thread to be had.
  */
 int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flags);
+
+/* A thread with a table of its own: close all of it but standard error and these. */
+void thread_close_files(const int *keep, unsigned n);
 
 /* Keep the calling thread on one CPU (below THREAD_CPUS_MAX), if the system lets it. */
 enum { THREAD_CPUS_MAX = 1024 };
