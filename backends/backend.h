@@ -195,7 +195,7 @@ struct larder_backend_ops {
 	void (*lent)(void *backend, const int fds[LARDER_LENT]);
 
 	/* In the child, after inherit(), on the first internal thread: these are the descriptors. */
-	void (*attach)(void *backend, const int fds[LARDER_LENT], struct larder_disk_stats *stats);
+	void (*attach)(void *backend, const int fds[LARDER_LENT]);
 
 	/* The checksum of a page, 64 bits with a secret seed, and that of what is kept under a handle: whether the two
 	 * are the same page. */

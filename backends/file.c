@@ -1061,11 +1061,10 @@ static void file_inherit(void *backend, int (*named)(void *arg, uint64_t handle)
 	disk_log_inherit(&f->log, named, arg);
 }
 
-static void file_attach(void *backend, const int fds[LARDER_LENT], struct larder_disk_stats *stats)
+static void file_attach(void *backend, const int fds[LARDER_LENT])
 {
 	struct larder_file *f = backend;
 
-	f->stats = f->disk.stats = stats;
 	say_what_it_is(f);
 	if (f->seal)
 		seal_inherit(f->seal);

@@ -12,7 +12,7 @@ enum { READ_TRIES = 3 };
 /* One bit for each object of a tier: some page names it. */
 struct named {
 	_Atomic uint64_t *bits[STORE_TIER_FIRST + LARDER_TIERS_MAX];
-	int64_t same_pages;
+	int64_t same_pages, copies;
 };
 
 static size_t bits_bytes(const struct larder_memory *m)
@@ -87,6 +87,7 @@ static void settle_page(struct larder_memory *m, size_t index, int is_present, s
 		name(n, page_tier(to), page->handle);
 	else if (to & PAGE_COPY)
 		name(n, STORE_TIER_FIRST + (unsigned)(m->store.disk - m->store.tiers), page->handle);
+	n->copies += (to & PAGE_COPY) != 0;
 	n->same_pages += page_state(to) == PAGE_STORED && page_tier(to) == STORE_TIER_SAME;
 	if (to != word)
 		atomic_store_explicit(&page->word, to, memory_order_relaxed);
@@ -144,6 +145,7 @@ void inherit(struct larder_memory *m, int keep_disk)
 		if (chunk_is_watched(&m->region.chunks[c]))
 			settle_chunk(m, c, &named);
 	region_recount(&m->region);
+	STATS_SET(copies, (uint64_t)named.copies);
 	store_inherit(&m->store, is_named, &named, named.same_pages);
 	close_named(m, &named);
 }

@@ -28,7 +28,7 @@ static int go_on_with(struct larder_service *s)
 	struct larder_memory *m = &s->memory;
 
 	if (m->store.disk)
-		store_attach(&m->store, s->lent, &stats->disk);
+		store_attach(&m->store, s->lent);
 	if (m->inline_uffd >= 0) {
 		m->inline_uffd = uffd_open_sigbus();
 		if (m->inline_uffd < 0)

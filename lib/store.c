@@ -289,9 +289,9 @@ void store_lent(struct larder_store *store, const int fds[LARDER_LENT])
 	store->disk->ops->lent(store->disk->backend, fds);
 }
 
-void store_attach(struct larder_store *store, const int fds[LARDER_LENT], struct larder_disk_stats *stats)
+void store_attach(struct larder_store *store, const int fds[LARDER_LENT])
 {
-	store->disk->ops->attach(store->disk->backend, fds, stats);
+	store->disk->ops->attach(store->disk->backend, fds);
 }
 
 void store_lose_disk(struct larder_store *store)

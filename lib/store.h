@@ -132,7 +132,7 @@ void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned 
 /* Descriptors of the tier on disk for a child: see backend.h. */
 int store_lend(struct larder_store *store, int fds[LARDER_LENT]);
 void store_lent(struct larder_store *store, const int fds[LARDER_LENT]);
-void store_attach(struct larder_store *store, const int fds[LARDER_LENT], struct larder_disk_stats *stats);
+void store_attach(struct larder_store *store, const int fds[LARDER_LENT]);
 
 /* The child has no tier on disk. */
 void store_lose_disk(struct larder_store *store);
