@@ -17,6 +17,12 @@
 #include <stdatomic.h>
 #include <sys/prctl.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 enum {
 	GUARD_BYTES = 4096,
 	STACK_BYTES = 256 << 10,
@@ -169,6 +175,7 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 		return -ENOMEM;
 	sys_mprotect(map, GUARD_BYTES, PROT_NONE);
 	sys_madvise(map, MAP_BYTES, MADV_DONTFORK);
+	ASAN_UNPOISON_MEMORY_REGION(map, MAP_BYTES); /* in a forked child a parent's thread may have had a stack here */
 	tcb = (struct control_block *)(map + MAP_BYTES - TLS_ABOVE_BYTES);
 	tcb->self = tcb;
 	tcb->self_thread = tcb;

@@ -371,6 +371,66 @@ static void stats_name_the_tiers_and_cost_is_their_sum(void **state)
 							   tier(1).occupied_bytes + tier(1).metadata_bytes);
 }
 
+static int names_all(void *arg, unsigned tier, uint64_t handle)
+{
+	(void)arg, (void)tier, (void)handle;
+	return 1;
+}
+
+static int names_one(void *arg, unsigned tier, uint64_t handle)
+{
+	return tier == STORE_TIER_FIRST && handle == *(const uint64_t *)arg;
+}
+
+/* While the process forks: the child's table may still name what a page of the parent has just left. */
+static void what_is_dropped_while_frozen_stays_until_the_thaw(void **state)
+{
+	enum { N = 1000 }; /* more than are noted on one page */
+	struct store_place places[N];
+	uint64_t page[WORDS];
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		make_page(page, i);
+		places[i] = put(page);
+	}
+	store_freeze(&store);
+	for (unsigned i = 0; i < N; i++)
+		store_drop(&store, places[i]);
+	for (unsigned i = 0; i < N; i++) {
+		make_page(page, i);
+		expect(places[i], page);
+	}
+	store_thaw(&store);
+	assert_int_equal(tier(0).objects, 0);
+	assert_int_equal(tier(0).drops, N);
+}
+
+static void a_child_keeps_what_its_pages_name(void **state)
+{
+	struct store_place places[3];
+	uint64_t page[WORDS];
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		make_page(page, i);
+		places[i] = put(page);
+	}
+	store_freeze(&store);
+	store_drop(&store, places[0]);
+	store_inherit(&store, names_all, NULL, 7);
+	assert_int_equal(tier(0).objects, 3);
+	assert_int_equal(same_pages_now(), 7);
+	store_inherit(&store, names_one, &places[1].handle, 0);
+	assert_int_equal(tier(0).objects, 1);
+	make_page(page, 1);
+	expect(places[1], page);
+	places[0] = put(page); /* and it can be put to and dropped from again */
+	store_drop(&store, places[0]);
+	store_drop(&store, places[1]);
+	assert_int_equal(tier(0).objects, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -383,6 +443,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_tier_that_cannot_open_closes_those_before_it, start, stop),
 		cmocka_unit_test_setup_teardown(a_store_without_tiers_keeps_same_filled_pages, start, stop),
 		cmocka_unit_test_setup_teardown(too_many_tiers_are_refused, start, stop),
+		cmocka_unit_test_setup_teardown(what_is_dropped_while_frozen_stays_until_the_thaw, start, stop),
+		cmocka_unit_test_setup_teardown(a_child_keeps_what_its_pages_name, start, stop),
 		cmocka_unit_test_setup_teardown(stats_name_the_tiers_and_cost_is_their_sum, start, stop),
 	};
 
