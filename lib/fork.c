@@ -203,8 +203,23 @@ void fork_after_in_parent(void)
 	unlock_pools();
 }
 
-void fork_after_in_child(void)
+/* ---- forks that run no handlers ---- */
+
+/* fork() itself runs them, and does not come this way. Without the allocator's leave there is no purging thread. */
+LARDER_PUBLIC pid_t _Fork(void)
 {
-	begin_anew();
-	unlock_pools();
+	static pid_t (*real)(void);
+	pid_t pid;
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "_Fork");
+	fork_before();
+	pid = real();
+	if (pid == 0) {
+		begin_anew();
+		unlock_pools();
+	} else {
+		fork_after_in_parent();
+	}
+	return pid;
 }

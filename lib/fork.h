@@ -8,8 +8,8 @@
  * is present, since nothing leaves any more, and fork.c touches the rest. A second pair of handlers, registered after
  * the allocator's, does what needs the allocator.
  *
- * _Fork() runs no handlers, so whoever interposes it calls these. fork by a bare system call has none of this: its
- * child must not use managed memory.
+ * _Fork() runs no handlers, and is interposed, too. fork by a bare system call has none of this: its child must not use
+ * managed memory.
  */
 #ifndef LARDER_FORK_H
 #define LARDER_FORK_H
@@ -18,9 +18,8 @@
  */
 int fork_open(void);
 
-/* Around a fork that runs no handlers. */
+/* What is done before a fork, and after it in the parent: between them nothing leaves. */
 void fork_before(void);
 void fork_after_in_parent(void);
-void fork_after_in_child(void);
 
 #endif

@@ -18,7 +18,6 @@
 #include "api.h"
 #include "disk.h"
 #include "explain.h"
-#include "fork.h"
 #include "limit.h"
 #include "log.h"
 #include "process.h"
@@ -39,7 +38,6 @@ enum { EXIT_CANNOT_START = 125 }; /* as `larder run` documents it */
 /* The real functions. Set by the constructor, before the program has threads; NULL before that. */
 static struct {
 	struct arena_allocator jemalloc;
-	pid_t (*fork_only)(void);
 	void (*pthread_exit)(void *) __attribute__((noreturn));
 } real;
 
@@ -49,7 +47,6 @@ static void find_real_functions(void)
 	*(void **)&real.jemalloc.mallocx = dlsym(RTLD_NEXT, "mallocx");
 	*(void **)&real.jemalloc.dallocx = dlsym(RTLD_NEXT, "dallocx");
 	*(void **)&real.jemalloc.sallocx = dlsym(RTLD_NEXT, "sallocx");
-	*(void **)&real.fork_only = dlsym(RTLD_NEXT, "_Fork");
 	*(void **)&real.pthread_exit = dlsym(RTLD_NEXT, "pthread_exit");
 }
 
@@ -209,23 +206,6 @@ LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *
 	if (!err)
 		arena_created(name, old, new_value);
 	return err;
-}
-
-/* _Fork runs no pthread_atfork handlers, so it does here what they would. fork() runs them and does not come this way.
- */
-LARDER_PUBLIC pid_t _Fork(void)
-{
-	pid_t pid;
-
-	if (!real.fork_only)
-		find_real_functions();
-	fork_before();
-	pid = real.fork_only();
-	if (pid == 0)
-		fork_after_in_child();
-	else
-		fork_after_in_parent();
-	return pid;
 }
 
 LARDER_PUBLIC __attribute__((noreturn)) void pthread_exit(void *value)
