@@ -87,8 +87,7 @@ int larder_get_stats(struct larder_stats *stats);
  * of purging. It hands out objects of any size, as malloc does, and page ranges, which are what can be pinned by the
  * page and marked volatile. Pools need larder_start(), or a program run by `larder run`.
  *
- * A forked child keeps the contents of every pool, but nothing is purged or taken out in it, and larder_pool_create
- * says -ENOTCONN.
+ * A forked child keeps the contents of every pool and goes on with it by itself.
  */
 typedef struct larder_pool larder_pool;
 
@@ -136,7 +135,7 @@ struct larder_pool_options {
  * Make a pool.
  * options  copied; NULL = all defaults.
  * returns  0 and *pool, which the caller destroys; -EINVAL: an option is out of range, or pool is NULL; -ENOTCONN: not
- *          started, or in a forked child; -EMFILE: LARDER_POOLS_MAX pools exist (addresses that a pool has used stay
+ *          started; -EMFILE: LARDER_POOLS_MAX pools exist (addresses that a pool has used stay
  * set aside for pools of its fault mode, so with both modes it may be fewer); -ENOMEM; for LARDER_FAULT_INLINE also
  *          what userfaultfd(2) and sigaction(2) say.
  * cost     some 100 us: jemalloc makes an arena.
@@ -252,8 +251,7 @@ enum { LARDER_UNIT_RANGE = 0, LARDER_UNIT_PAGE = 4096, LARDER_UNIT_CHUNK = 65536
  * of it. Called on the thread that touched the page, before its access returns, from within a SIGBUS handler: so it may
  * not take a lock that a thread holds while it touches volatile memory. It must not touch [addr, addr + bytes) itself.
  * System calls do not call it: they fail with EFAULT on a purged page, so pin what is handed to the kernel. Several
- * threads may be asked for the same unit at once; what the first returns is taken. A forked child does not call it:
- * what was lost at the fork raises SIGBUS there.
+ * threads may be asked for the same unit at once; what the first returns is taken.
  *
  * returns  0, or anything else: the content cannot be made, and the access raises SIGBUS.
  */
@@ -353,7 +351,7 @@ struct larder_purge_event {
 /*
  * A descriptor that polls readable while purge events wait. It belongs to the pool: it is closed with it. Events are
  * kept from the first call on, LARDER_PURGE_EVENTS of them. returns  a descriptor (close-on-exec); -EBADF; -EMFILE,
- * -ENFILE, -ENOMEM; -ENOTCONN: in a forked child.
+ * -ENFILE, -ENOMEM; -ENOTCONN: not started.
  */
 enum { LARDER_PURGE_EVENTS = 4096 };
 int larder_purge_fd(larder_pool *pool);
