@@ -303,6 +303,30 @@ in_both_modes(the_whole_range_is_one_unit_by_default)
 }
 in_both_modes(a_callback_that_fails_raises_sigbus)
 
+	static void a_forked_child_is_called_back_too_in(larder_pool *pool, char *base)
+{
+	struct filler f = { .base = base };
+	struct larder_volatile_options o = by_refill(&f, LARDER_UNIT_CHUNK);
+	int status = -1;
+	pid_t pid;
+
+	mark(pool, base, 0, PAGES, &o);
+	purge_all(pool);
+	verify_pages(base, 0, 1); /* a page that was poisoned, and made again, before the fork */
+	pid = fork();
+	if (pid == 0) {
+		for (size_t i = 0; i < PAGES; i++)
+			if (touch(base + i * PAGE) || page_wrong_word(base + i * PAGE, i, 0) != WORDS)
+				_exit(1);
+		_exit(f.calls == PAGES / 16 ? 0 : 2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(f.calls, 1);
+	verify_pages(base, 0, PAGES);
+}
+in_both_modes(a_forked_child_is_called_back_too)
+
 	static void system_calls_do_not_refill_in(larder_pool *pool, char *base)
 {
 	struct filler f = { .base = base };
@@ -464,6 +488,7 @@ int main(void)
 		cmocka_unit_test(the_callback_makes_the_unit_again_and_it_is_not_lost),
 		cmocka_unit_test(the_whole_range_is_one_unit_by_default),
 		cmocka_unit_test(a_callback_that_fails_raises_sigbus),
+		cmocka_unit_test(a_forked_child_is_called_back_too),
 		cmocka_unit_test(system_calls_do_not_refill),
 		cmocka_unit_test(threads_that_touch_the_same_units_all_read_the_content),
 		cmocka_unit_test(answers_can_be_written_to_memory_that_was_purged),
