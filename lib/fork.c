@@ -176,13 +176,15 @@ static int register_first(void)
 	return real_register()(rest, go_on, begin_anew, &__dso_handle);
 }
 
-/* What pthread_atfork() calls, wherever it is called. */
+/* What pthread_atfork() calls, wherever it is called. ThreadSanitizer calls it before instrumented code can run. */
+#ifndef __SANITIZE_THREAD__
 LARDER_PUBLIC int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *dso)
 {
 	int err = register_first();
 
 	return err ? err : real_register()(prepare, parent, child, dso);
 }
+#endif
 
 int fork_open(void)
 {
