@@ -11,6 +11,8 @@
  *   LARDER_SWAP_SIZE     SIZE, as on the command line; unset or empty = the default
  *   LARDER_SWAP_ENCRYPT  1 = encrypt what goes to swap
  *
+ *   LARDER_FOLLOW_EXEC   0 = programs that this one executes run without Larder: all of this goes from the environment
+ *
  * Descendants inherit the settings; one that cannot start Larder (in a sandbox, say, or because its parent has the swap
  * device) runs without it. The constructor starts the service before main(). The functions below stand in front of
  * libc's and jemalloc's; each does its part and calls on.
@@ -152,8 +154,35 @@ static void cannot_start(const struct larder_options *o, int err)
 		failed("cannot start: %s", explain_start(err));
 }
 
+/* `larder run` has put two objects in front of what was preloaded before. */
+static void forget_preload(void)
+{
+	const char *rest = getenv("LD_PRELOAD");
+
+	for (int i = 0; i < 2 && rest; i++) {
+		rest = strchr(rest, ':');
+		rest += rest != NULL;
+	}
+	if (rest)
+		setenv("LD_PRELOAD", rest, 1);
+	else
+		unsetenv("LD_PRELOAD");
+}
+
+static void forget_settings(void)
+{
+	static const char *const names[] = { "LARDER_LIMIT",	    "LARDER_LOG",	  "LARDER_PID",
+					     "LARDER_SWAP_DIR",	    "LARDER_SWAP_DEVICE", "LARDER_SWAP_SIZE",
+					     "LARDER_SWAP_ENCRYPT", "LARDER_FOLLOW_EXEC" };
+
+	forget_preload();
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		unsetenv(names[i]);
+}
+
 __attribute__((constructor)) static void preload_start(void)
 {
+	const char *follow_exec = getenv("LARDER_FOLLOW_EXEC");
 	struct larder_options options = { 0 };
 	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc };
 	int saved_errno = errno, err;
@@ -167,6 +196,8 @@ __attribute__((constructor)) static void preload_start(void)
 	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
 	if (err)
 		cannot_start(&options, err);
+	if (follow_exec && strcmp(follow_exec, "0") == 0)
+		forget_settings();
 	errno = saved_errno;
 }
 

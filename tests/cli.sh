@@ -91,7 +91,20 @@ no_swap_is_inherited() {
 	LARDER_SWAP_DIR=/nonexistent LARDER_SWAP_SIZE=x LARDER_SWAP_ENCRYPT=x "$larder" run "$@" -- env >"$dir/env" && ! grep -q LARDER_SWAP "$dir/env" && echo yes
 }
 succeeds yes no_swap_is_inherited
-succeeds yes no_swap_is_inherited --no-swap
+
+# ---- programs that the program executes ----
+# who_is_managed OPTIONS [LD_PRELOAD]: whether the program is, whether one is that it executes, and what that finds in its environment
+who_is_managed() {
+	env -u LD_PRELOAD ${2:+LD_PRELOAD="$2"} "$larder" run --limit 64M $1 -- \
+		sh -c 'echo "program $(grep -c larder-stats </proc/$$/maps)"; sh -c "cat /proc/\$\$/maps; env; true"' >"$dir/who"
+	head -n 1 "$dir/who" | tr '\n' ' '
+	printf 'executed %s: %s.' "$(grep -c larder-stats "$dir/who")" "$(grep -oE '^(LARDER_FOLLOW_EXEC|LD_PRELOAD)=.*' "$dir/who" | sort | tr '\n' ' ')"
+}
+succeeds "program 1 executed 1: LARDER_FOLLOW_EXEC=1 LD_PRELOAD=/" who_is_managed --follow-exec
+succeeds "program 1 executed 1: LARDER_FOLLOW_EXEC=1 LD_PRELOAD=/" who_is_managed ""
+succeeds "program 1 executed 0: ." who_is_managed --no-follow-exec
+succeeds "program 1 executed 0: ." who_is_managed "--follow-exec --no-follow-exec"
+succeeds "program 1 executed 0: LD_PRELOAD=libpthread.so.0 ." who_is_managed --no-follow-exec libpthread.so.0
 
 cat >"$dir/fill.c" <<'C'
 /* Fill 128 MiB with what does not compress, verify it twice, say so, and wait. */

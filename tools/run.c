@@ -29,12 +29,15 @@ static const char usage[] =
 	"  --swap-size SIZE   use at most so much of it, from 64M; default: 8G of DIR, all of DEV\n"
 	"  --swap-encrypt     encrypt what goes there, with a key that is never written\n"
 	"  --no-swap          keep pages in RAM: the default\n"
+	"  --no-follow-exec   programs that PROGRAM executes run without Larder; with --follow-exec, the default, they have\n"
+	"                     the same settings, each a limit and a swap file of its own\n"
 	"  --log FILE         append messages to FILE instead of standard error\n"
 	"  --help             show this text\n";
 
 struct run_options {
 	const char *limit;
 	const char *log;
+	int leaves_exec_alone;
 	struct swap_options swap;
 };
 
@@ -46,6 +49,8 @@ static const struct option known[] = {
 	{ "swap-size", required_argument, NULL, 's' },
 	{ "swap-encrypt", no_argument, NULL, 'e' },
 	{ "no-swap", no_argument, NULL, 'n' },
+	{ "follow-exec", no_argument, NULL, 'f' },
+	{ "no-follow-exec", no_argument, NULL, 'x' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -87,6 +92,10 @@ static int parse(int argc, char **argv, struct run_options *o)
 			break;
 		case 'o':
 			o->log = optarg;
+			break;
+		case 'f':
+		case 'x':
+			o->leaves_exec_alone = c == 'x';
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -149,6 +158,7 @@ static int set_environment(const struct run_options *o)
 	setenv("LD_PRELOAD", all, 1);
 	setenv("LARDER_PID", pid, 1);
 	setenv("LARDER_LIMIT", o->limit ? o->limit : "", 1);
+	setenv("LARDER_FOLLOW_EXEC", o->leaves_exec_alone ? "0" : "1", 1);
 	if (o->log)
 		setenv("LARDER_LOG", log, 1);
 	else
