@@ -88,6 +88,36 @@ static void give_back_disk(void)
 	memcpy(lent, none, sizeof(lent));
 }
 
+/* ---- one fork at a time ---- */
+
+/* A handler of the program's may fork itself: then the thread has the lock already. */
+static _Atomic int forking_tid; /* 0 = none */
+static int forks_within;
+
+static void lock_pools(void)
+{
+	if (!process_service())
+		return;
+	if (atomic_load(&forking_tid) == sys_gettid()) {
+		forks_within++;
+		return;
+	}
+	pool_lock();
+	atomic_store(&forking_tid, sys_gettid());
+}
+
+static void unlock_pools(void)
+{
+	if (!process_service())
+		return;
+	if (forks_within > 0) {
+		forks_within--;
+		return;
+	}
+	atomic_store(&forking_tid, 0);
+	pool_unlock();
+}
+
 /* ---- first in the child, last before the fork ---- */
 
 static void rest(void)
@@ -129,24 +159,13 @@ static void begin_anew(void)
 		return;
 	_IO_list_resetlock();
 	ranges_unlock_all(&s->memory);
+	atomic_store(&forking_tid, sys_gettid());
 	process_inherit(lent);
 	give_back_disk();
 	set_signals(&signals, NULL);
 }
 
 /* ---- first before the fork, last in the child ---- */
-
-static void lock_pools(void)
-{
-	if (process_service())
-		pool_lock();
-}
-
-static void unlock_pools(void)
-{
-	if (process_service())
-		pool_unlock();
-}
 
 static void finish_child(void)
 {
@@ -205,9 +224,14 @@ void fork_after_in_parent(void)
 	unlock_pools();
 }
 
-/* ---- forks that run no handlers ---- */
+/* Without the allocator's leave there is no purging thread. */
+void fork_after_in_child(void)
+{
+	begin_anew();
+	unlock_pools();
+}
 
-/* fork() itself runs them, and does not come this way. Without the allocator's leave there is no purging thread. */
+/* fork() itself runs handlers, and does not come this way. */
 LARDER_PUBLIC pid_t _Fork(void)
 {
 	static pid_t (*real)(void);
@@ -217,11 +241,9 @@ LARDER_PUBLIC pid_t _Fork(void)
 		*(void **)&real = dlsym(RTLD_NEXT, "_Fork");
 	fork_before();
 	pid = real();
-	if (pid == 0) {
-		begin_anew();
-		unlock_pools();
-	} else {
+	if (pid == 0)
+		fork_after_in_child();
+	else
 		fork_after_in_parent();
-	}
 	return pid;
 }

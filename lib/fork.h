@@ -18,8 +18,9 @@
  */
 int fork_open(void);
 
-/* What is done before a fork, and after it in the parent: between them nothing leaves. */
+/* Around a fork that runs no handlers. */
 void fork_before(void);
 void fork_after_in_parent(void);
+void fork_after_in_child(void);
 
 #endif

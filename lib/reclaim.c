@@ -744,14 +744,15 @@ void reclaim_thaw(struct larder_reclaim *r)
 	pressure_wake_reclaim(r->memory);
 }
 
+/* The thread that forks may have a small stack: no copies of what is large. */
 void reclaim_inherit(struct larder_reclaim *r)
 {
-	struct larder_reclaim parent = *r;
+	struct larder_memory *m = r->memory;
+	uint32_t ticket = r->swap_out.next_ticket;
 
 	__builtin_memset(r, 0, sizeof(*r));
-	r->memory = parent.memory;
-	r->choice = parent.choice;
-	r->swap_out.next_ticket = parent.swap_out.next_ticket;
+	r->memory = m;
+	r->swap_out.next_ticket = ticket;
 }
 
 int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request)

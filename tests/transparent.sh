@@ -94,10 +94,15 @@ a_program_ends_when_its_last_thread_ends() {
 
 compile forks <<'C'
 #define _GNU_SOURCE
+#include <errno.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 enum { N = 96 };
@@ -110,6 +115,8 @@ static int good(void)
 				return 0;
 	return 1;
 }
+static char stack[1 << 16] __attribute__((aligned(16)));
+static int is_bad(void *round) { return *(int *)round >= 3 || !good(); }
 static int reap(pid_t pid) { int s; waitpid(pid, &s, 0); return s == 0; }
 int main(void)
 {
@@ -129,6 +136,23 @@ int main(void)
 			_exit(!good());
 		if (!reap(pid))
 			return 2;
+		if ((pid = syscall(SYS_fork)) == 0)
+			syscall(SYS_exit_group, !good());
+		if (!reap(pid))
+			return 6;
+		if ((pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)) == 0)
+			syscall(SYS_exit_group, !good());
+		if (!reap(pid))
+			return 7;
+		if ((pid = syscall(SYS_clone3, &(struct clone_args){ .exit_signal = SIGCHLD }, sizeof(struct clone_args))) == 0)
+			syscall(SYS_exit_group, !good());
+		if (!reap(pid))
+			return 8;
+		pid = clone(is_bad, stack + sizeof(stack), SIGCHLD, &round);
+		if (!reap(pid))
+			return 9;
+		if (syscall(SYS_gettid) != getpid() || syscall(SYS_close, -1) != -1 || errno != EBADF)
+			return 10;
 		if ((pid = vfork()) == 0)
 			_exit(p[round][64] != (char)(round + 1));
 		if (!reap(pid))
