@@ -64,6 +64,16 @@ static char *reserve_region(size_t bytes, struct larder_page **pages)
 	return base;
 }
 
+/* See sys_map(). */
+static void dont_dump(const struct larder_region *r, size_t bytes)
+{
+	sys_madvise(r->pages, pages_bytes(bytes), MADV_DONTDUMP);
+	sys_madvise(r->chunks, chunks_bytes(bytes), MADV_DONTDUMP);
+	sys_madvise((void *)r->segment_of, segments_bytes(bytes), MADV_DONTDUMP);
+	sys_madvise((void *)r->kept, bits_bytes(bytes), MADV_DONTDUMP);
+	sys_madvise((void *)r->lost, bits_bytes(bytes), MADV_DONTDUMP);
+}
+
 static int map_region(struct larder_region *r, size_t bytes)
 {
 	r->base = reserve_region(bytes, &r->pages);
@@ -73,6 +83,7 @@ static int map_region(struct larder_region *r, size_t bytes)
 	r->kept = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->lost = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
 	if (r->pages && r->chunks && r->segment_of && r->kept && r->lost) {
+		dont_dump(r, bytes);
 		/* A huge page of table would cost RAM for pages that nobody watches. */
 		sys_madvise(r->pages, pages_bytes(bytes), MADV_NOHUGEPAGE);
 		sys_madvise((void *)r->segment_of, segments_bytes(bytes), MADV_NOHUGEPAGE);

@@ -55,14 +55,6 @@ static inline void *sys_mmap(void *addr, size_t bytes, int prot, int flags, int 
 	return (void *)sys_call6(SYS_mmap, (long)addr, (long)bytes, prot, flags, fd, 0);
 }
 
-/* Private zeroed memory that is never managed. NULL when there is none. */
-static inline void *sys_map(size_t bytes)
-{
-	void *p = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-
-	return sys_is_error(p) ? NULL : p;
-}
-
 static inline long sys_munmap(void *addr, size_t bytes)
 {
 	return sys_call3(SYS_munmap, (long)addr, (long)bytes, 0);
@@ -76,6 +68,20 @@ static inline long sys_mprotect(void *addr, size_t bytes, int prot)
 static inline long sys_madvise(void *addr, size_t bytes, int advice)
 {
 	return sys_call3(SYS_madvise, (long)addr, (long)bytes, advice);
+}
+
+/*
+ * Private zeroed memory that is never managed. NULL when there is none. Not in core dumps: much of it is reserved and
+ * never used, and the kernel looks at each page of it, which can take minutes.
+ */
+static inline void *sys_map(size_t bytes)
+{
+	void *p = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+
+	if (sys_is_error(p))
+		return NULL;
+	sys_madvise(p, bytes, MADV_DONTDUMP);
+	return p;
 }
 
 static inline long sys_open(const char *path, int flags)

@@ -2,7 +2,7 @@
 # Unmodified programs under larder run: they notice nothing, and leave nothing behind.
 #   transparent.sh LARDER STRESS CC
 set -u
-larder=$1
+larder=$(realpath "$1")
 stress=$2
 cc=$3
 dir=$(mktemp -d)
@@ -90,6 +90,21 @@ int main(void)
 C
 a_program_ends_when_its_last_thread_ends() {
 	timeout -s KILL 20 "$larder" run --limit 32M "$dir/last_thread"
+}
+
+compile crash <<'C'
+#include <stdlib.h>
+#include <string.h>
+int main(void)
+{
+	memset(malloc(64 << 20), 1, 64 << 20);
+	abort();
+}
+C
+a_crash_takes_no_longer() {
+	local start=$SECONDS
+	(cd "$dir" && ulimit -c unlimited && timeout -s KILL 60 "$larder" run --limit 24M "$dir/crash") 2>/dev/null
+	[ $? = 134 ] && [ $((SECONDS - start)) -lt 15 ] # the kernel dumps what there is, not what is reserved
 }
 
 compile forks <<'C'
@@ -232,6 +247,7 @@ redis_counts_its_memory() {
 check "killing the process leaves nothing behind" killing_leaves_nothing_behind
 check "the program has no descriptor of ours, and closing all of them loses nothing" the_program_has_no_descriptor_of_ours
 check "a program ends when its last thread ends" a_program_ends_when_its_last_thread_ends
+check "a program that crashes is gone at once" a_crash_takes_no_longer
 check "forked children see the memory of the fork" forked_children_see_the_memory_of_the_fork
 check "locking all memory is refused, locking some works" locking_all_memory_is_refused
 check "signals go to the program" signals_go_to_the_program
