@@ -22,6 +22,7 @@
 #include "explain.h"
 #include "limit.h"
 #include "log.h"
+#include "preload_memory.h"
 #include "process.h"
 #include "uffd.h"
 
@@ -31,8 +32,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { EXIT_CANNOT_START = 125 }; /* as `larder run` documents it */
@@ -184,10 +183,11 @@ __attribute__((constructor)) static void preload_start(void)
 {
 	const char *follow_exec = getenv("LARDER_FOLLOW_EXEC");
 	struct larder_options options = { 0 };
-	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc };
+	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc, .manages_mappings = 1 };
 	int saved_errno = errno, err;
 
 	find_real_functions();
+	memory_calls_spare(*(void **)&real.jemalloc.mallctl);
 	log_open(getenv("LARDER_LOG"));
 	if (read_limit(&options) < 0 || read_swap(&options) < 0)
 		return;
@@ -199,30 +199,6 @@ __attribute__((constructor)) static void preload_start(void)
 	if (follow_exec && strcmp(follow_exec, "0") == 0)
 		forget_settings();
 	errno = saved_errno;
-}
-
-LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
-{
-	int result = 0;
-
-	if (!process_advise(addr, bytes, advice, &result))
-		return (int)syscall(SYS_madvise, addr, bytes, advice);
-	if (result < 0)
-		errno = -result;
-	return result < 0 ? -1 : 0;
-}
-
-/*
- * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be
- * dropped. Refused as the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a
- * range works.
- */
-LARDER_PUBLIC int mlockall(int flags)
-{
-	if (!process_is_managed())
-		return (int)syscall(SYS_mlockall, flags);
-	errno = ENOMEM;
-	return -1;
 }
 
 LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
@@ -254,5 +230,6 @@ LARDER_PUBLIC __attribute__((noreturn)) void pthread_exit(void *value)
  */
 LARDER_PUBLIC int larder_start(const struct larder_options *options)
 {
-	return process_start(&(struct process_setup){ .options = options, .allocator = &real.jemalloc });
+	return process_start(
+		&(struct process_setup){ .options = options, .allocator = &real.jemalloc, .manages_mappings = 1 });
 }

@@ -7,6 +7,7 @@
 #include "api.h"
 #include "fork.h"
 #include "limit.h"
+#include "mapping.h"
 #include "range.h"
 #include "service.h"
 #include "sigbus.h"
@@ -91,6 +92,8 @@ int process_start(const struct process_setup *setup)
 	atomic_store(&managed, 1);
 	atomic_store(&shared_filled, count_shared);
 	err = fork_open();
+	if (!err && setup->manages_mappings)
+		err = mapping_open(&service.memory, &service.reclaim);
 	return err ? err : arena_install(setup->allocator, &service.memory, &service.reclaim);
 }
 
@@ -134,6 +137,7 @@ void process_inherit(const int lent[LARDER_LENT])
 
 	if (!process_is_managed())
 		return;
+	mapping_inherit();
 	atomic_store(&watching, ignores_system);
 	if (service_inherit(&service, lent) < 0) {
 		atomic_store(&managed, 0);

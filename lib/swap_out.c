@@ -155,7 +155,7 @@ size_t swap_out_demote(struct larder_memory *m, struct larder_swap_out *so, void
 		if (so->hand >= used)
 			so->hand = 0;
 		c = region_chunk(&m->region, so->hand);
-		if (!chunk_is_watched(c) || (pool != REGION_HEAP && c->owner.pool != pool) ||
+		if (!chunk_is_watched(c) || !chunk_is_used(c) || (pool != REGION_HEAP && c->owner.pool != pool) ||
 		    !(pressure_tiers(m, c->owner.pool) & store_disk_bit(&m->store))) {
 			size_t end = so->hand - so->hand % CHUNK_PAGES + CHUNK_PAGES;
 
@@ -324,7 +324,7 @@ void swap_out_forget_copy(struct larder_memory *m, size_t index)
 	STATS_ADD(copies, -1);
 }
 
-static int drop_copy(struct larder_memory *m, size_t index)
+int swap_out_drop_copy(struct larder_memory *m, size_t index)
 {
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
@@ -343,7 +343,7 @@ size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want)
 	for (size_t examined = 0; examined < used && dropped < want; examined++) {
 		if (*hand >= used)
 			*hand = 0;
-		dropped += (size_t)drop_copy(m, (*hand)++);
+		dropped += (size_t)swap_out_drop_copy(m, (*hand)++);
 	}
 	return dropped;
 }

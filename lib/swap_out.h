@@ -54,6 +54,9 @@ void swap_out_wait(struct larder_memory *m, void *scratch, struct larder_event *
  * owns or is going to change, must not say COPY any more. */
 void swap_out_forget_copy(struct larder_memory *m, size_t index);
 
+/* Drop the copy of a resident page that has one. Returns 1 when it had. */
+int swap_out_drop_copy(struct larder_memory *m, size_t index);
+
 /* Drop copies of up to `want` resident pages, to make room on disk. Returns how many. */
 size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want);
 

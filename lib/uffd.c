@@ -72,6 +72,13 @@ long uffd_register(int fd, const void *addr, size_t bytes)
 	return sys_ioctl(fd, UFFDIO_REGISTER, &arg);
 }
 
+long uffd_unregister(int fd, const void *addr, size_t bytes)
+{
+	struct uffdio_range range = { (uintptr_t)addr, bytes };
+
+	return sys_ioctl(fd, UFFDIO_UNREGISTER, &range);
+}
+
 long uffd_wake(int fd, const void *addr, size_t bytes)
 {
 	struct uffdio_range range = { (uintptr_t)addr, bytes };

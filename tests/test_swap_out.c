@@ -304,6 +304,7 @@ static int open_memory(void **state)
 	chunk = region_alloc(&memory.region, CHUNK_BYTES, CHUNK_BYTES, NULL);
 	scratch = store_scratch(&memory.store);
 	atomic_store(&memory.region.chunks[0].watched, 1);
+	region_use(&memory.region, &memory.region.chunks[0]);
 	assert_non_null(chunk);
 	assert_non_null(scratch);
 	return 0;
