@@ -52,9 +52,9 @@ static void find_real_functions(void)
 }
 
 /*
- * Is the malloc that the program calls the one that was hooked? A program may bring its own. jemalloc knows its own
- * memory; addresses of functions tell nothing, because in a program that is not position-independent they are the
- * program's.
+ * Is the malloc that the program calls the one that is hooked? A program may bring its own; then what that maps is
+ * managed, and nobody calls ours. jemalloc knows its own memory; addresses of functions tell nothing, because in a
+ * program that is not position-independent they are the program's.
  */
 static int program_uses_jemalloc(void)
 {
@@ -193,9 +193,12 @@ __attribute__((constructor)) static void preload_start(void)
 		return;
 	if (options.swap_device && is_first_process())
 		disk_await_device(options.swap_device, DISK_RELEASE_NS); /* what ran here before may have had it */
-	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
+	err = process_start(&setup);
 	if (err)
 		cannot_start(&options, err);
+	else if (is_first_process() && !program_uses_jemalloc())
+		dprintf(STDERR_FILENO, "larder: run: the program brings its own malloc: of its memory, what it maps in "
+				       "pieces of 128 KiB or more is managed\n");
 	if (follow_exec && strcmp(follow_exec, "0") == 0)
 		forget_settings();
 	errno = saved_errno;

@@ -240,6 +240,59 @@ the_log_goes_where_it_should() {
 	[ ! -s "$dir/err" ] && grep -q "cannot be met" "$dir/log"
 }
 
+compile own_malloc <<'C'
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+/* It maps, and never gives back. */
+static char *next, *end;
+void *malloc(size_t bytes)
+{
+	char *p;
+	bytes = (bytes + 31) & ~(size_t)15;
+	if ((size_t)(end - next) < bytes) {
+		next = mmap(NULL, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		end = next + (16 << 20);
+	}
+	p = next;
+	*(size_t *)p = bytes - 16;
+	next += bytes;
+	return p + 16;
+}
+void free(void *p) { (void)p; }
+void *calloc(size_t n, size_t bytes) { return malloc(n * bytes); }
+void *realloc(void *p, size_t bytes)
+{
+	size_t old = p ? ((size_t *)p)[-2] : 0;
+	void *to = malloc(bytes);
+	return memcpy(to, p, old < bytes ? old : bytes);
+}
+int main(int argc, char **argv)
+{
+	enum { BLOCKS = 1 << 16, WORDS = 128 };
+	static uint64_t *blocks[BLOCKS];
+	char command[512];
+	for (int b = 0; b < BLOCKS; b++) {
+		blocks[b] = malloc(WORDS * 8);
+		for (int w = 0; w < WORDS; w++)
+			blocks[b][w] = (uint64_t)b << 8 | (w & 15);
+	}
+	for (int b = 0; b < BLOCKS; b++)
+		for (int w = 0; w < WORDS; w++)
+			if (blocks[b][w] != ((uint64_t)b << 8 | (w & 15)))
+				return 1;
+	snprintf(command, sizeof(command), "%s stat %d", argv[argc - 1], getpid());
+	return system(command) != 0;
+}
+C
+a_program_with_a_malloc_of_its_own_is_managed() {
+	timeout -s KILL 60 "$larder" run --limit 24M -- "$dir/own_malloc" "$larder" >"$dir/own" 2>"$dir/own_errors" || return 1
+	grep -q 'its own malloc' "$dir/own_errors" && grep -q '^evictions *[1-9]' "$dir/own"
+}
+
 redis_counts_its_memory() {
 	local socket=$dir/redis.sock
 	"$larder" run --limit 64M -- redis-server --port 0 --unixsocket "$socket" --save '' --dir "$dir" >"$dir/redis.log" &
@@ -266,5 +319,6 @@ check "forked children see the memory of the fork" forked_children_see_the_memor
 check "locked memory stays, a part and all of it" locked_memory_stays
 check "signals go to the program" signals_go_to_the_program
 check "the log goes where it should" the_log_goes_where_it_should
+check "a program with a malloc of its own is managed by what it maps" a_program_with_a_malloc_of_its_own_is_managed
 check "redis, which calls mallctl, is managed" redis_counts_its_memory
 [ "$failures" = 0 ]
