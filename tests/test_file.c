@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -1125,6 +1126,99 @@ static void a_damaged_read_moves_nothing(void **state)
 	tier_close();
 }
 
+/* What is damaged for good goes with the rest, and is noticed where it is then: it does not keep its segment. */
+static void damage_moves(int encrypt)
+{
+	size_t n;
+
+	tier_open(8, 10000, encrypt);
+	n = fill_and_thin(5);
+	flip_bits(100, 3);
+	clean_all();
+	print_message("  %lu KiB moved\n", tier.stats.cleaned_bytes >> 10);
+	assert_true(tier.stats.cleaned_bytes >= DISK_LOG_SEGMENT_BYTES / 4);
+	for (size_t i = 1; i < n; i += 128)
+		assert_int_equal(get(i), -EBADMSG);
+	tier_close();
+}
+
+static void a_damaged_object_does_not_keep_its_segment(void **state)
+{
+	(void)state;
+	damage_moves(0);
+	damage_moves(1);
+}
+
+/* What stalls is not given more; when it has answered, all is as before. */
+static void a_device_that_stalls_gets_no_more(void **state)
+{
+	uint64_t start;
+	int err;
+
+	(void)state;
+	tier_open(64, 1000, 0);
+	hit(DISK_WRITE, 0, 0);
+	plan.delay_ns = 2 * SECOND_NS;
+	start = now_ns();
+	start_batch(0);
+	for (size_t i = 1; (err = ops->batch_begin(tier.backend, tier.scratch, &tier.batch)) == 0; i++) {
+		put(i, new_seed());
+		flush();
+		usleep(QUIET_NS / 1000);
+		settle();
+	}
+	assert_int_equal(err, -ETIMEDOUT);
+	assert_int_equal(tier.stats.refusing, ETIMEDOUT);
+	assert_in_range(now_ns() - start, SECOND_NS / 4, SECOND_NS);
+	tier.batch = NULL;
+	assert_int_equal(begin(), 0);
+	assert_true(now_ns() - start >= 2 * SECOND_NS);
+	put(nitems, new_seed());
+	finish();
+	assert_int_equal(tier.stats.refusing, 0);
+	verify_all();
+	tier_close();
+}
+
+static uint64_t blocks_of_the_file(void)
+{
+	struct stat s;
+
+	assert_int_equal(fstat(file_descriptor(), &s), 0);
+	return (uint64_t)s.st_blocks * 512;
+}
+
+/* Freed space goes back to the filesystem, but for some; where it cannot, it is tried again. */
+static void freed_space_is_given_back(void **state)
+{
+	enum { FILLED = 20, KEPT = 8 };
+	uint64_t full;
+
+	(void)state;
+	tier_open(64, 10000, 0);
+	for (size_t i = 0; i < FILLED; i++)
+		fill_segment(i * (DISK_LOG_SEGMENT_BYTES / PAGE));
+	full = blocks_of_the_file();
+	hit(DISK_PUNCH, 0, -EIO);
+	plan.times = 1000;
+	for (size_t i = nitems; i-- > 0;)
+		drop(i);
+	clean_all();
+	assert_true(plan.hits > 0);
+	assert_int_equal(tier.stats.freed_bytes, 0);
+	assert_int_equal(blocks_of_the_file(), full);
+	assert_true(usage().occupied_bytes >= (uint64_t)FILLED * DISK_LOG_SEGMENT_BYTES);
+	hit_nothing();
+	for (uint64_t until = now_ns() + 5 * SECOND_NS; now_ns() < until && tier.stats.freed_bytes == 0;)
+		turn();
+	clean_all();
+	assert_in_range(tier.stats.freed_bytes, (FILLED - KEPT - 2) * DISK_LOG_SEGMENT_BYTES,
+			(FILLED - KEPT + 2) * DISK_LOG_SEGMENT_BYTES);
+	assert_true(usage().occupied_bytes <= (uint64_t)(KEPT + 2) * DISK_LOG_SEGMENT_BYTES);
+	assert_true(blocks_of_the_file() <= full - tier.stats.freed_bytes + DISK_LOG_SEGMENT_BYTES);
+	tier_close();
+}
+
 /* A segment that could not be read is cleaned later. */
 static void an_unreadable_segment_is_tried_again(void **state)
 {
@@ -1170,6 +1264,9 @@ int main(void)
 		cmocka_unit_test(a_failing_device_is_left_alone_for_a_while),
 		cmocka_unit_test(a_damaged_read_moves_nothing),
 		cmocka_unit_test(an_unreadable_segment_is_tried_again),
+		cmocka_unit_test(a_damaged_object_does_not_keep_its_segment),
+		cmocka_unit_test(a_device_that_stalls_gets_no_more),
+		cmocka_unit_test(freed_space_is_given_back),
 	};
 
 	random_state = test_seed();
