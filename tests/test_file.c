@@ -1028,12 +1028,15 @@ static void a_read_is_tried_again(void **state)
 
 /* ---- tests: failures ---- */
 
+static uint64_t late_ns; /* how long what is hit is delayed */
+
 /* Write three segments, drop most of it, clean. Everything that was stored must be right in the end. */
 static void small_workload(enum disk_kind kind, int n, int32_t verdict, int damages, int encrypt)
 {
 	tier_open(6, 2000, encrypt);
 	hit(kind, n, verdict);
 	plan.damages = damages;
+	plan.delay_ns = late_ns;
 	for (size_t i = 0; i < 3 * 256; i++)
 		put(i, incompressible_seed());
 	finish();
@@ -1078,6 +1081,28 @@ static void no_failing_read_loses_anything(void **state)
 	(void)state;
 	fail_each(DISK_READ, -EIO, 0, 0);
 	fail_each(DISK_READ, 4096, 0, 1);
+}
+
+/* The workload with transfer 0, 1, 2 ... of a kind taking so long that what follows overtakes it. */
+static void delay_each(enum disk_kind kind)
+{
+	int n = 0, hits;
+
+	late_ns = 30000000;
+	do {
+		small_workload(kind, n++, 0, 0, 0);
+		hits = plan.hits;
+		tier_close();
+	} while (hits);
+	late_ns = 0;
+	assert_true(n > 2);
+}
+
+static void no_late_transfer_loses_anything(void **state)
+{
+	(void)state;
+	delay_each(DISK_WRITE);
+	delay_each(DISK_READ);
 }
 
 static void start_batch(size_t first)
@@ -1261,6 +1286,7 @@ int main(void)
 		cmocka_unit_test(no_failing_write_loses_anything),
 		cmocka_unit_test(no_short_write_loses_anything),
 		cmocka_unit_test(no_failing_read_loses_anything),
+		cmocka_unit_test(no_late_transfer_loses_anything),
 		cmocka_unit_test(a_failing_device_is_left_alone_for_a_while),
 		cmocka_unit_test(a_damaged_read_moves_nothing),
 		cmocka_unit_test(an_unreadable_segment_is_tried_again),
