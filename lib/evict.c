@@ -348,12 +348,13 @@ static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t 
 }
 
 /* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
-static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struct store_place place)
+static size_t commit(struct larder_memory *m, struct larder_swap_out *so, size_t index, uint64_t word,
+		     struct store_place place)
 {
 	struct larder_page *page = &m->region.pages[index];
 
 	page->handle = place.handle;
-	if (!page_change(page, &word, page_word_stored(place.tier))) {
+	if (!page_change(page, &word, swap_out_word_stored(m, so, place.tier))) {
 		store_drop(&m->store, place);
 		return 0;
 	}
@@ -434,7 +435,7 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, str
 		return 0;
 	*err = put(m, w, so, index, position, &place);
 	if (!*err)
-		return commit(m, index, word, place);
+		return commit(m, so, index, word, place);
 	if (*err == -EBUSY || *err == -EINPROGRESS)
 		return 0;
 	if (*err == -E2BIG)
