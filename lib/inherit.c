@@ -93,23 +93,6 @@ static void settle_page(struct larder_memory *m, size_t index, int is_present, s
 		atomic_store_explicit(&page->word, to, memory_order_relaxed);
 }
 
-/*
- * mincore(2) says for memory like this which pages are there, poisoned ones included. One that the kernel has swapped
- * out counts as absent; that is no harm: its word says RESIDENT, since what came back a moment ago is not swapped out.
- */
-static void settle_chunk(struct larder_memory *m, size_t chunk, struct named *n)
-{
-	unsigned char is_present[CHUNK_PAGES];
-	size_t first = chunk * CHUNK_PAGES;
-	long err = sys_call3(SYS_mincore, (long)region_address(&m->region, first), CHUNK_BYTES, (long)is_present);
-
-	if (err) /* EAGAIN or ENOMEM: none that could be waited for */
-		log_panic("a forked child cannot tell which pages it has (errno)", -err);
-	for (size_t i = 0; i < CHUNK_PAGES; i++)
-		if (!region_bit(m->region.foreign, first + i))
-			settle_page(m, first + i, is_present[i] & 1, n);
-}
-
 /* ---- what the program has said about forks, and what no child inherits ---- */
 
 static void forget_content(struct larder_memory *m, size_t first, size_t pages)
@@ -159,6 +142,43 @@ static void leave_out(struct larder_memory *m, size_t chunk)
 		for_each_run(m, m->region.wiped, chunk, forget_content);
 	if (chunk_is_marked(c, CHUNK_HAS_LOCKED) && c->owner.pool == REGION_HEAP)
 		region_clear_bits(m->region.kept, chunk * CHUNK_PAGES, CHUNK_PAGES);
+}
+
+static long present_pages(const struct larder_memory *m, size_t first, size_t pages, unsigned char *is_present)
+{
+	return sys_call3(SYS_mincore, (long)region_address(&m->region, first), (long)(pages * PAGE_BYTES),
+			 (long)is_present);
+}
+
+/* Something foreign was not to be in the child, and came here from elsewhere with that mark. */
+static void plug_holes(struct larder_memory *m, size_t first)
+{
+	unsigned char is_present;
+
+	for (size_t i = first; i < first + CHUNK_PAGES; i++)
+		if (present_pages(m, i, 1, &is_present) == -ENOMEM)
+			plug(m, i, 1);
+}
+
+/*
+ * mincore(2) says for memory like this which pages are there, poisoned ones included. One that the kernel has swapped
+ * out counts as absent; that is no harm: its word says RESIDENT, since what came back a moment ago is not swapped out.
+ */
+static void settle_chunk(struct larder_memory *m, size_t chunk, struct named *n)
+{
+	unsigned char is_present[CHUNK_PAGES];
+	size_t first = chunk * CHUNK_PAGES;
+	long err = present_pages(m, first, CHUNK_PAGES, is_present);
+
+	if (err == -ENOMEM) { /* a hole */
+		plug_holes(m, first);
+		err = present_pages(m, first, CHUNK_PAGES, is_present);
+	}
+	if (err) /* EAGAIN: none that could be waited for */
+		log_panic("a forked child cannot tell which pages it has (errno)", -err);
+	for (size_t i = 0; i < CHUNK_PAGES; i++)
+		if (!region_bit(m->region.foreign, first + i))
+			settle_page(m, first + i, is_present[i] & 1, n);
 }
 
 /* Locks and requests of threads that are not here. */

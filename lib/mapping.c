@@ -182,8 +182,11 @@ long mappings_dress(struct page_span span, int prot)
 static long replace_foreign(struct page_span span)
 {
 	struct larder_region *r = &mappings.memory->region;
-	void *p = sys_mmap(page_span_start(span), page_span_bytes(span), PROT_NONE,
-			   PLAIN_FLAGS | MAP_NORESERVE | MAP_FIXED, -1);
+	void *p;
+
+	forget_advice(span);
+	p = sys_mmap(page_span_start(span), page_span_bytes(span), PROT_NONE, PLAIN_FLAGS | MAP_NORESERVE | MAP_FIXED,
+		     -1);
 
 	if (sys_is_error(p))
 		return (long)p;

@@ -62,6 +62,18 @@ static int look(void *arg, const struct proc_map *map)
 	return s->at >= s->end;
 }
 
+/* Is it all or nothing for each thing that was said about the pages? Else they are several mappings to the kernel. */
+static int is_uniform(struct page_span span)
+{
+	const struct larder_region *r = &mappings.memory->region;
+	size_t end = span.first + span.pages;
+
+	return region_run(r->unforked, span.first, end) == span.pages &&
+	       region_run(r->wiped, span.first, end) == span.pages &&
+	       region_run(r->kept, span.first, end) == span.pages &&
+	       region_run(r->foreign, span.first, end) == span.pages;
+}
+
 /* The kernel moves one mapping at a time. Returns its protection, or -EFAULT when there are several. */
 static int protection_of(struct page_span span)
 {
@@ -358,6 +370,8 @@ long mapping_mremap(char *from, size_t bytes, size_t new_bytes, int flags, char 
 		return move_foreign(&m);
 	span = span_at(from, m.from_pages);
 	if (span.first + span.pages > mappings.memory->region.bytes / PAGE_BYTES || !mappings_are_mapped(span))
+		return -EFAULT;
+	if (!is_uniform(span))
 		return -EFAULT;
 	if (is_foreign(span))
 		return move_foreign(&m);
