@@ -168,30 +168,28 @@ static void move_content(const struct move *m, size_t pages)
 	}
 }
 
-static int is_locked(const char *addr)
+/* By mapping_call(), since it may have left the region. */
+static void tell(char *at, size_t pages, long number, int advice)
 {
-	const struct larder_region *r = &mappings.memory->region;
-	size_t index = index_of(addr);
-
-	return chunk_is_marked(&r->chunks[index / CHUNK_PAGES], CHUNK_HAS_LOCKED) && region_bit(r->kept, index);
+	if (mapping_concerns(at, pages * PAGE_BYTES))
+		mapping_call(number, at, pages * PAGE_BYTES, advice, 0);
+	else
+		sys_call3(number, (long)at, (long)(pages * PAGE_BYTES), advice);
 }
 
-/* What was told about the pages is true where they are now. */
-static void move_advice(const struct move *m)
+/* What was told about the page at `from` is true of these, too. */
+static void copy_advice(const char *from, char *to, size_t pages)
 {
 	const struct larder_region *r = &mappings.memory->region;
-	size_t index = index_of(m->from);
+	size_t index = index_of(from);
 	const struct larder_chunk *c = &r->chunks[index / CHUNK_PAGES];
-	struct page_span to = span_at(m->to, m->to_pages);
 
-	if (!is_managed(m->to))
-		return;
 	if (chunk_is_marked(c, CHUNK_HAS_UNFORKED) && region_bit(r->unforked, index))
-		advise(to, MADV_DONTFORK);
+		tell(to, pages, SYS_madvise, MADV_DONTFORK);
 	if (chunk_is_marked(c, CHUNK_HAS_WIPED) && region_bit(r->wiped, index))
-		advise(to, MADV_WIPEONFORK);
-	if (is_locked(m->from))
-		lock_pages(to, SYS_mlock, 0);
+		tell(to, pages, SYS_madvise, MADV_WIPEONFORK);
+	if (chunk_is_marked(c, CHUNK_HAS_LOCKED) && region_bit(r->kept, index))
+		tell(to, pages, SYS_mlock, 0);
 }
 
 /* ---- where to ---- */
@@ -240,7 +238,7 @@ static long move(struct move *m)
 		pressure_admit(mappings.memory, REGION_HEAP);
 	if (!readable)
 		sys_mprotect(m->from, m->from_pages * PAGE_BYTES, PROT_READ | PROT_WRITE);
-	move_advice(m);
+	copy_advice(m->from, m->to, m->to_pages);
 	move_content(m, pages);
 	sys_mprotect(m->to, m->to_pages * PAGE_BYTES, m->prot);
 	leave(m);
@@ -266,7 +264,8 @@ static long grow_in_place(const struct move *m)
 	mappings_unlock(&hold);
 	if (err)
 		return err;
-	mappings_settle(more, m->prot, is_locked(m->from) ? MAP_LOCKED : 0);
+	mappings_settle(more, m->prot, 0);
+	copy_advice(m->from, page_span_start(more), more.pages);
 	return (long)m->from;
 }
 
