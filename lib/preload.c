@@ -11,6 +11,8 @@
  *   LARDER_SWAP_SIZE     SIZE, as on the command line; unset or empty = the default
  *   LARDER_SWAP_ENCRYPT  1 = encrypt what goes to swap
  *
+ *   LARDER_FULL_CORE     1 = what was taken out comes back before a core dump
+ *
  *   LARDER_FOLLOW_EXEC   0 = programs that this one executes run without Larder: all of this goes from the environment
  *
  * Descendants inherit the settings; one that cannot start Larder (in a sandbox, say, or because its parent has the swap
@@ -114,19 +116,38 @@ static int read_limit(struct larder_options *o)
 	return 0;
 }
 
+/* 1 when a setting is on, 0 when it is off, -EINVAL: somebody may mean "yes", and must not get "no". */
+static int read_switch(const char *name)
+{
+	const char *text = setting(name);
+
+	if (!text || strcmp(text, "1") == 0)
+		return text != NULL;
+	failed("%s: '%s': give 1, or unset it", name, text);
+	return -EINVAL;
+}
+
+static int read_core(struct larder_options *o)
+{
+	int full = read_switch("LARDER_FULL_CORE");
+
+	if (full > 0)
+		o->flags |= LARDER_FULL_CORE;
+	return full < 0 ? full : 0;
+}
+
 static int read_swap(struct larder_options *o)
 {
-	const char *size = setting("LARDER_SWAP_SIZE"), *encrypt = setting("LARDER_SWAP_ENCRYPT");
+	const char *size = setting("LARDER_SWAP_SIZE");
+	int encrypt = read_switch("LARDER_SWAP_ENCRYPT");
 	int err = size ? swap_size_parse(size, &o->swap_bytes) : 0;
 
 	if (err) {
 		failed("LARDER_SWAP_SIZE: '%s': %s", size, swap_size_explain(err));
 		return err;
 	}
-	if (encrypt && strcmp(encrypt, "1") != 0) { /* somebody may mean "yes", and must not get "no" */
-		failed("LARDER_SWAP_ENCRYPT: '%s': give 1, or unset it", encrypt);
-		return -EINVAL;
-	}
+	if (encrypt < 0)
+		return encrypt;
 	o->swap_dir = setting("LARDER_SWAP_DIR");
 	o->swap_device = setting("LARDER_SWAP_DEVICE");
 	o->flags |= encrypt ? LARDER_SWAP_ENCRYPT : 0;
@@ -172,7 +193,7 @@ static void forget_settings(void)
 {
 	static const char *const names[] = { "LARDER_LIMIT",	    "LARDER_LOG",	  "LARDER_PID",
 					     "LARDER_SWAP_DIR",	    "LARDER_SWAP_DEVICE", "LARDER_SWAP_SIZE",
-					     "LARDER_SWAP_ENCRYPT", "LARDER_FOLLOW_EXEC" };
+					     "LARDER_SWAP_ENCRYPT", "LARDER_FULL_CORE",	  "LARDER_FOLLOW_EXEC" };
 
 	forget_preload();
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -189,7 +210,7 @@ __attribute__((constructor)) static void preload_start(void)
 	find_real_functions();
 	memory_calls_spare(*(void **)&real.jemalloc.mallctl);
 	log_open(getenv("LARDER_LOG"));
-	if (read_limit(&options) < 0 || read_swap(&options) < 0)
+	if (read_limit(&options) < 0 || read_swap(&options) < 0 || read_core(&options) < 0)
 		return;
 	if (options.swap_device && is_first_process())
 		disk_await_device(options.swap_device, DISK_RELEASE_NS); /* what ran here before may have had it */

@@ -107,6 +107,38 @@ a_crash_takes_no_longer() {
 	[ $? = 134 ] && [ $((SECONDS - start)) -lt 15 ] # the kernel dumps what there is, not what is reserved
 }
 
+# The program aborts with a heap of which most has been taken out; its pattern must be in the dump, in place.
+compile dumps <<'C'
+#include <stdint.h>
+#include <stdlib.h>
+int main(void)
+{
+	enum { WORDS = 64 << 17 };
+	uint64_t *p = malloc(WORDS * 8);
+	for (int i = 0; i < WORDS; i++)
+		p[i] = i % 512 ? (uint64_t)i * 3 : 0x6c61726465722121;
+	abort();
+}
+C
+words_in_core() {
+	rm -f "$dir"/core "$dir"/core.[0-9]*
+	(cd "$dir" && ulimit -c unlimited && timeout -s KILL 60 "$larder" run --limit 24M "$@" -- "$dir/dumps") 2>/dev/null
+	[ $? = 134 ] || echo "exit status not 134"
+	cat "$dir"/core.[0-9]* "$dir/core" 2>/dev/null | grep -ao '!!redral' | wc -l
+}
+a_core_dump_can_have_everything() {
+	case $(cat /proc/sys/kernel/core_pattern) in
+	/* | \|*) echo "  (no core dumps in the working directory here)"; return 0 ;;
+	esac
+	local some all
+	some=$(words_in_core) all=$(words_in_core --full-core)
+	[ "$some" -lt 16384 ] && [ "$all" -ge 16384 ]
+	local status=$?
+	[ "$status" = 0 ] || echo "  pages in the dump: $some without, $all with --full-core, of 16384"
+	rm -f "$dir"/core "$dir"/core.[0-9]*
+	return "$status"
+}
+
 compile forks <<'C'
 #define _GNU_SOURCE
 #include <errno.h>
@@ -315,6 +347,7 @@ check "killing the process leaves nothing behind" killing_leaves_nothing_behind
 check "the program has no descriptor of ours, and closing all of them loses nothing" the_program_has_no_descriptor_of_ours
 check "a program ends when its last thread ends" a_program_ends_when_its_last_thread_ends
 check "a program that crashes is gone at once" a_crash_takes_no_longer
+check "a core dump can have everything" a_core_dump_can_have_everything
 check "forked children see the memory of the fork" forked_children_see_the_memory_of_the_fork
 check "locked memory stays, a part and all of it" locked_memory_stays
 check "signals go to the program" signals_go_to_the_program
