@@ -30,6 +30,7 @@ enum {
 	PACK_MAX_BYTES = SLAB_SLOT_MAX_BYTES - PACK_HEADER_BYTES,
 	PACK_STRIPES = 256,
 	PACK_CACHE_LINE_BYTES = 64,
+	PACK_TAG_MAX = 63,
 };
 
 struct pack_stripe {
@@ -73,7 +74,30 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *
 const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes);
 void pack_unpin(struct larder_pack *p, uint64_t handle);
 
-void pack_drop(struct larder_pack *p, uint64_t handle);
+/* Forget an object. Returns its tag. */
+unsigned pack_drop(struct larder_pack *p, uint64_t handle);
+
+/*
+ * A tag is a small number (0 to PACK_TAG_MAX) that the caller keeps with an object; it takes no space. It is 0 when the
+ * object is put. pack_tag() is for a pinned object; pack_set_tag() changes it if it is still `from`.
+ */
+unsigned pack_tag(const struct larder_pack *p, uint64_t handle);
+void pack_set_tag(struct larder_pack *p, uint64_t handle, unsigned from, unsigned to);
+
+/*
+ * For whoever looks at objects that are not its own, which may go and be others at any time. The first object at or
+ * after *handle: returns 0 when there is none. Handles are below pack_handles().
+ */
+int pack_next(const struct larder_pack *p, uint64_t *handle, unsigned *tag);
+uint64_t pack_handles(const struct larder_pack *p);
+
+/*
+ * Put an object in the place of another under the same handle, if the bytes and the tag there are still `old`. Whether
+ * they are the same object as before does not matter then. Returns 0; -EAGAIN: they are not, or -ENOSPC: nothing has
+ * changed.
+ */
+int pack_replace(struct larder_pack *p, uint64_t handle, const void *old, size_t old_bytes, unsigned old_tag,
+		 const void *object, size_t bytes, unsigned tag);
 
 /* Where holes are many, move about budget_bytes of objects to free slabs; return spare slabs to the kernel. Returns the
  * bytes given back. */

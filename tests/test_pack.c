@@ -545,6 +545,62 @@ static void a_damaged_header_is_noticed(void **state)
 	shelf_close(&s);
 }
 
+/* The tag goes with the object wherever it is moved. */
+static void a_tag_stays_with_its_object(void **state)
+{
+	struct shelf s;
+	unsigned tag;
+
+	(void)state;
+	shelf_open(&s, 40000);
+	shelf_fill(&s, sizes_middling, SMALLEST_STORE_BYTES);
+	for (size_t i = 0; i < s.n; i++) {
+		pack_set_tag(s.pack, s.items[i].handle, 1, 5); /* it is 0: nothing happens */
+		assert_int_equal(pack_tag(s.pack, s.items[i].handle), 0);
+		pack_set_tag(s.pack, s.items[i].handle, 0, s.items[i].tag & PACK_TAG_MAX);
+	}
+	shelf_drop_share(&s, 0.6);
+	shelf_compact_all(&s);
+	for (size_t i = 0; i < s.n; i++)
+		assert_int_equal(pack_tag(s.pack, s.items[i].handle), s.items[i].tag & PACK_TAG_MAX);
+	shelf_verify(&s);
+	tag = pack_drop(s.pack, s.items[0].handle);
+	assert_int_equal(tag, s.items[0].tag & PACK_TAG_MAX);
+	shelf_close(&s);
+}
+
+static void replacing_needs_the_same_bytes(void **state)
+{
+	char old[PACK_MAX_BYTES], other[PACK_MAX_BYTES];
+	uint64_t handle;
+	struct shelf s;
+
+	(void)state;
+	shelf_open(&s, 10);
+	shelf_put(&s, 2000);
+	handle = s.items[0].handle;
+	content(old, s.items[0].tag, 2000);
+	content(other, 4711, 500);
+	assert_int_equal(pack_replace(s.pack, handle, old, 1999, 0, other, 500, 9), -EAGAIN);
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 1, other, 500, 9), -EAGAIN);
+	old[1000] ^= 1;
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 0, other, 500, 9), -EAGAIN);
+	old[1000] ^= 1;
+	shelf_verify(&s);
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 0, other, 500, 9), 0);
+	s.items[0].tag = 4711;
+	s.items[0].bytes = 500;
+	s.bytes = 500;
+	assert_int_equal(pack_tag(s.pack, handle), 9);
+	shelf_verify(&s);
+	shelf_drop(&s, 0);
+	assert_int_equal(pack_replace(s.pack, handle, other, 500, 9, old, 2000, 0), -EAGAIN);
+	assert_int_equal(pack_usage(s.pack).stored_bytes, 0);
+	pack_compact(s.pack, 0);
+	assert_int_equal(s.pack->slabs.hole_bytes, 0); /* no slot has leaked */
+	shelf_close(&s);
+}
+
 static int start(void **state)
 {
 	(void)state;
@@ -569,6 +625,8 @@ int main(void)
 		cmocka_unit_test_setup(there_is_room_for_max_objects_of_any_size, start),
 		cmocka_unit_test_setup(without_slabs_a_put_stores_nothing, start),
 		cmocka_unit_test_setup(a_damaged_header_is_noticed, start),
+		cmocka_unit_test_setup(a_tag_stays_with_its_object, start),
+		cmocka_unit_test_setup(replacing_needs_the_same_bytes, start),
 	};
 
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
