@@ -16,8 +16,7 @@ static const char usage[] = "Usage: bench_ratio [OPTION...] SOURCE\n"
 			    "\n"
 			    "SOURCE is one of\n"
 			    "  redis           a redis-server full of the records of redis_job\n"
-			    "  json            the records, one after the other\n"
-			    "  mixed, text     as for bench_fault\n"
+			    "  json, mixed, text    as for bench_fault\n"
 			    "  pid:N           the anonymous memory of a process\n"
 			    "  file:PATH       a file\n"
 			    "\n"
@@ -64,8 +63,6 @@ static void get_pages(struct ratio_pages *pages, const char *source, uint64_t se
 {
 	if (!strcmp(source, "redis"))
 		ratio_pages_of_redis(pages, seed);
-	else if (!strcmp(source, "json"))
-		ratio_pages_of_json(pages, seed);
 	else if (!strncmp(source, "pid:", 4))
 		ratio_pages_of_process(pages, atoi(source + 4));
 	else if (!strncmp(source, "file:", 5))

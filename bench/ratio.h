@@ -24,7 +24,6 @@ void ratio_pages_open(struct ratio_pages *pages, size_t megabytes);
 void ratio_pages_of_process(struct ratio_pages *pages, pid_t pid); /* its private anonymous memory */
 void ratio_pages_of_file(struct ratio_pages *pages, const char *path);
 void ratio_pages_of_redis(struct ratio_pages *pages, uint64_t seed); /* records.h, in a server of our own */
-void ratio_pages_of_json(struct ratio_pages *pages, uint64_t seed);  /* records.h, one after the other */
 void ratio_pages_of_contents(struct ratio_pages *pages, const char *name, uint64_t seed); /* contents.h */
 
 static inline const char *ratio_page(const struct ratio_pages *pages, size_t i)

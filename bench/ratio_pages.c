@@ -100,21 +100,6 @@ void ratio_pages_of_redis(struct ratio_pages *pages, uint64_t seed)
 	records_free(&written);
 }
 
-void ratio_pages_of_json(struct ratio_pages *pages, uint64_t seed)
-{
-	char room[RATIO_PAGE_BYTES + RECORD_ROOM_BYTES];
-	size_t used = 0;
-
-	for (uint32_t index = 0; pages->n < pages->max; index++) {
-		used += record_value(room + used, seed, index, 0);
-		if (used < RATIO_PAGE_BYTES)
-			continue;
-		add(pages, room);
-		used -= RATIO_PAGE_BYTES;
-		memmove(room, room + RATIO_PAGE_BYTES, used);
-	}
-}
-
 void ratio_pages_of_contents(struct ratio_pages *pages, const char *name, uint64_t seed)
 {
 	contents_fill(contents_parse(name), pages->bytes, pages->max * RATIO_PAGE_BYTES, seed);

@@ -20,7 +20,7 @@ struct samples {
 };
 
 static struct samples samples[PEERS];
-static double speed_ratio[MAX_ROUNDS];
+static double speed_ratio[MAX_ROUNDS], held_ratio[MAX_ROUNDS];
 
 static double cpu_seconds(void)
 {
@@ -43,6 +43,7 @@ static void measure(const struct paging_options *o, enum peer peer, unsigned rou
 	paging_push_out(o, peer);
 	seconds = seconds_since(start);
 	cpu = cpu_seconds() - cpu;
+	paging_settle(o, peer);
 	bytes = (double)paging_check_out(o, peer);
 	s->gb_s[round] = bytes / seconds / 1e9;
 	s->cpu_us_page[round] = cpu * 1e6 / (bytes / PAGING_PAGE_BYTES);
@@ -68,11 +69,13 @@ int main(int argc, char **argv)
 		measure(&o, round % 2 ? PEER_LARDER : PEER_KERNEL, round);
 		measure(&o, round % 2 ? PEER_KERNEL : PEER_LARDER, round);
 		speed_ratio[round] = samples[PEER_LARDER].gb_s[round] / samples[PEER_KERNEL].gb_s[round];
+		held_ratio[round] = samples[PEER_KERNEL].held_mib[round] / samples[PEER_LARDER].held_mib[round];
 	}
 	printf("%-10s%12s%16s%14s\n", "", "GB/s", "CPU us a page", "MiB RAM held");
 	print_peer(PEER_KERNEL, o.rounds);
 	print_peer(PEER_LARDER, o.rounds);
 	putchar('\n');
+	printf("RAM held: zram / larder %.2f\n", paging_median(held_ratio, o.rounds));
 	paging_print_target("speed", paging_median(speed_ratio, o.rounds), target, 0);
 	return 0;
 }
