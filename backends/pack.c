@@ -299,6 +299,7 @@ uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes)
 		if (bytes == 0) /* puts are filling it at this moment: do not insist */
 			break;
 	}
+	gauge_add(&p->moved_bytes, moved);
 	given = slabs_trim(&p->slabs);
 	mutex_unlock(&p->compacting);
 	return given;

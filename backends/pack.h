@@ -1,14 +1,16 @@
 /*
  * The packing allocator: objects of any size up to 7/8 of a page, kept densely, under handles that never change.
  *
- * Its promise is density: from 16 MiB on, at least 90 % of the space it occupies is stored bytes, however the sizes
- * change and whichever objects are dropped, as long as pack_compact() is called regularly. malloc cannot promise that,
- * because it may not move what it gave out. Here each object is reached through its handle, an index into a table that
- * says where the object is, so compaction may move it: out of the emptiest slabs, into the holes of the fullest
- * (slab.h). In front of its bytes each object carries its handle: so compaction finds the table entry of what it moves,
- * and a read notices when it is about to return something else.
+ * Its promise is density: at least 95 % of the space it occupies is stored bytes (of 16 MiB, where the last slab of
+ * each class counts for more, 91 %), however the sizes change and whichever objects are dropped, as long as
+ * pack_compact() is called regularly. malloc cannot promise that, because it may not move what it gave out. Here each
+ * object is reached through its handle, an index into a table that says where the object is, so compaction may move it:
+ * out of the emptiest slabs, into the holes of the fullest (slab.h). In front of its bytes each object carries its
+ * handle: so compaction finds the table entry of what it moves, and a read notices when it is about to return something
+ * else.
  *
- * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB. The
+ * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB: below
+ * 16 bytes an object in all. The
  * table does not shrink: after most objects were dropped it still has the size that it needed at the peak.
  *
  * Threads: any may call anything at once, except two calls on one handle (backend.h); compactions exclude each other.
@@ -48,7 +50,7 @@ struct larder_pack {
 	_Atomic uint32_t handles_used; /* handles ever used; written under handles_lock, read without */
 
 	struct larder_mutex compacting;
-	_Atomic uint64_t objects, stored_bytes;
+	_Atomic uint64_t objects, stored_bytes, moved_bytes; /* moved: by compaction, ever */
 	struct pack_stripe stripes[PACK_STRIPES];
 };
 
