@@ -1,6 +1,7 @@
 #include "contents.h"
 
 #include "random.h"
+#include "records.h"
 #include "words.h"
 
 #include <err.h>
@@ -9,14 +10,14 @@
 
 enum { PAGE_BYTES = 4096, SEGMENT_BYTES = 256, RATIO_SAMPLE_PAGES = 1024 };
 
-static const char *const names[] = { "mixed", "text", "random", "zero" };
+static const char *const names[] = { "mixed", "text", "json", "random", "zero" };
 
 enum contents contents_parse(const char *name)
 {
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(name, names[i]))
 			return (enum contents)i;
-	errx(2, "there are no contents '%s'; choose mixed, text, random or zero", name);
+	errx(2, "there are no contents '%s'; choose mixed, text, json, random or zero", name);
 }
 
 const char *contents_name(enum contents kind)
@@ -85,6 +86,17 @@ static void fill_segment(char *p, struct random *r)
 		fill_random(p, SEGMENT_BYTES, r);
 }
 
+/* A document has 100 bytes at least, so no page needs more than 64. */
+static void fill_records(char *page, uint64_t seed, size_t index)
+{
+	char room[PAGE_BYTES + RECORD_ROOM_BYTES];
+	size_t used = 0;
+
+	for (uint32_t i = 0; used < PAGE_BYTES; i++)
+		used += record_document(room + used, seed, (uint32_t)index * 64 + i, 0);
+	memcpy(page, room, PAGE_BYTES);
+}
+
 static void fill_page(enum contents kind, char *page, uint64_t seed, size_t index)
 {
 	struct random r = { random_mix(random_mix(seed) ^ index) };
@@ -96,6 +108,9 @@ static void fill_page(enum contents kind, char *page, uint64_t seed, size_t inde
 		break;
 	case CONTENTS_TEXT:
 		fill_words(page, PAGE_BYTES, &r);
+		break;
+	case CONTENTS_JSON:
+		fill_records(page, seed, index);
 		break;
 	case CONTENTS_RANDOM:
 		fill_random(page, PAGE_BYTES, &r);

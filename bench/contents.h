@@ -11,6 +11,7 @@ enum contents {
 	CONTENTS_MIXED, /* what a heap looks like: text, objects, small numbers, zeroes, some noise; LZ4 ratio about 2.2
 			 */
 	CONTENTS_TEXT,	/* prose */
+	CONTENTS_JSON,	/* the documents of records.h, one after the other */
 	CONTENTS_RANDOM, /* incompressible */
 	CONTENTS_ZERO,	 /* one repeated word */
 };

@@ -33,6 +33,7 @@ static void push_out(void *arg)
 	const struct turn *turn = arg;
 
 	paging_push_out(turn->options, turn->peer);
+	paging_settle(turn->options, turn->peer);
 	paging_check_out(turn->options, turn->peer);
 }
 

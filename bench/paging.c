@@ -17,6 +17,9 @@
 
 enum { ALIGN_BYTES = 2 << 20 };
 
+/* Nothing has changed for so long: more than two sweeps of recompression. */
+enum { SETTLED_SECONDS = 6 };
+
 static const char *names[] = { "zram", "larder", "inline" };
 static char *buffers[PEERS];
 static larder_pool *pools[PEERS];
@@ -36,10 +39,11 @@ static uint64_t parse_number(const char *text, const char *what, uint64_t most)
 static void print_usage(const char *program, const char *what, int threads)
 {
 	printf("Usage: %s [OPTION...]\n%s\n\n", program, what);
-	puts("  --contents KIND   mixed (default), text, random or zero");
+	puts("  --contents KIND   mixed (default), text, json, random or zero");
 	puts("  --megabytes N     MiB of each buffer (default 128)");
 	puts("  --rounds N        each runs both sides; medians are printed (default 7)");
 	puts("  --seed N          of the contents and the order (default 1)");
+	puts("  --settle          wait until Larder has recompressed what is out");
 	if (threads)
 		puts("  --threads N       measure with 1 to N threads (default 2)");
 }
@@ -47,13 +51,10 @@ static void print_usage(const char *program, const char *what, int threads)
 void paging_parse(int argc, char **argv, const char *what, struct paging_options *o)
 {
 	static const struct option known[] = {
-		{ "contents", required_argument, NULL, 'c' },
-		{ "megabytes", required_argument, NULL, 'm' },
-		{ "rounds", required_argument, NULL, 'r' },
-		{ "seed", required_argument, NULL, 's' },
-		{ "threads", required_argument, NULL, 't' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
+		{ "contents", required_argument, NULL, 'c' }, { "megabytes", required_argument, NULL, 'm' },
+		{ "rounds", required_argument, NULL, 'r' },   { "seed", required_argument, NULL, 's' },
+		{ "threads", required_argument, NULL, 't' },  { "settle", no_argument, NULL, 'w' },
+		{ "help", no_argument, NULL, 'h' },	      { 0 },
 	};
 	int c;
 
@@ -70,6 +71,9 @@ void paging_parse(int argc, char **argv, const char *what, struct paging_options
 			break;
 		case 's':
 			o->seed = parse_number(optarg, "--seed", UINT64_MAX);
+			break;
+		case 'w':
+			o->settle = 1;
 			break;
 		case 't':
 			if (!o->max_threads)
@@ -259,6 +263,27 @@ size_t paging_check_out(const struct paging_options *o, enum peer peer)
 	if (peer != PEER_KERNEL)
 		check_stored(o);
 	return (pages - present) * PAGING_PAGE_BYTES;
+}
+
+static uint64_t tier_bytes(void)
+{
+	struct larder_stats s;
+
+	if (larder_get_stats(&s))
+		errx(2, "larder has no stats");
+	return s.tiers[0].stored_bytes;
+}
+
+void paging_settle(const struct paging_options *o, enum peer peer)
+{
+	uint64_t before = 0;
+
+	if (!o->settle || peer == PEER_KERNEL)
+		return;
+	for (uint64_t now = tier_bytes(); now != before; now = tier_bytes()) {
+		before = now;
+		sleep(SETTLED_SECONDS);
+	}
 }
 
 uint64_t paging_held_bytes(enum peer peer)

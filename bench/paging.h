@@ -22,14 +22,15 @@ struct paging_options {
 	unsigned rounds;
 	unsigned max_threads;
 	int with_inline; /* PEER_INLINE takes part */
+	int settle;	 /* see paging_settle() */
 	uint64_t seed;
 	const char *swap_dir; /* Larder's tier on disk; NULL = none */
 	uint64_t swap_bytes;  /* how large it may become */
 	int swap_encrypt;
 };
 
-/* --contents, --megabytes, --rounds, --seed, and --threads when max_threads was not 0. `what` says what the program
- * does. */
+/* --contents, --megabytes, --rounds, --seed, --settle, and --threads when max_threads was not 0. `what` says what the
+ * program does. */
 void paging_parse(int argc, char **argv, const char *what, struct paging_options *o);
 
 /* Switch zram on (see zram_begin()), start Larder without a limit, make the buffers. Exits with 2 when one is
@@ -54,6 +55,9 @@ size_t paging_check_out(const struct paging_options *o, enum peer peer);
 
 /* Exits with 1 unless every page is as it was filled. */
 void paging_check_contents(const struct paging_options *o, enum peer peer, uint64_t generation);
+
+/* With --settle: wait until Larder has made what it holds as small as it becomes by itself. */
+void paging_settle(const struct paging_options *o, enum peer peer);
 
 /* RAM that the peer takes to hold what is out, tables included. */
 uint64_t paging_held_bytes(enum peer peer);

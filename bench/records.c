@@ -118,3 +118,12 @@ size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index
 		fill_document(value, bytes, &r, index, version);
 	return bytes;
 }
+
+size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index, uint32_t version)
+{
+	struct random r = start(seed, index, version);
+	size_t bytes = draw_bytes(&r);
+
+	fill_document(value, bytes, &r, index, version);
+	return bytes;
+}

@@ -111,6 +111,8 @@ static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void
 
 	if (object.size == 0 || codec_expand(object.bytes, object.size, so->page))
 		return -EBADMSG; /* damaged: whoever wants it back will be told */
+	if (object.size == PAGE_BYTES)
+		object = codec_object(&m->compress.lz4, CODEC_FOR_DISK, so->page, so->object);
 	object.checksum = store_checksum(&m->store, so->page);
 	return add(m, so, scratch, &object, tag_of(index, 0), ticket);
 }
