@@ -525,7 +525,7 @@ int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t 
 	if (!disk_expects(q)) {
 		q->waits_for_event = 1;
 		sqe = entry(q);
-		io_uring_prep_read(sqe, fd, buffer, bytes, (uint64_t)-1);
+		io_uring_prep_poll_add(sqe, fd, POLLIN);
 		io_uring_sqe_set_data(sqe, NULL);
 	}
 	if (q->completed || q->event_result)
@@ -534,7 +534,7 @@ int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t 
 		wait_for_completion(q);
 	result = q->event_result;
 	q->event_result = 0;
-	return result;
+	return result > 0 ? (int32_t)sys_read(fd, buffer, bytes) : result;
 }
 
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)
