@@ -78,6 +78,29 @@ static long discard_watched(struct larder_memory *m, size_t first, size_t pages,
 	return err;
 }
 
+void discard_unmapped(struct larder_memory *m, size_t first, size_t pages)
+{
+	struct discarded dropped = { 0 };
+	int awaited = 0;
+
+	region_uncharge(&m->region, first, pages);
+	for (size_t n, end = first + pages; first < end; first += n) {
+		struct larder_chunk *c = region_chunk(&m->region, first);
+
+		n = CHUNK_PAGES - first % CHUNK_PAGES < end - first ? CHUNK_PAGES - first % CHUNK_PAGES : end - first;
+		pressure_lock(m, &c->lock);
+		for (size_t i = first; i < first + n && chunk_is_watched(c); i++)
+			drop(m, i, acquire(m, i), &dropped);
+		atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);
+		region_set_bits(m->region.foreign, first, n);
+		for (size_t i = first; i < first + n && chunk_is_watched(c); i++)
+			awaited |= page_release(&m->region.pages[i], PAGE_FRESH);
+		mutex_unlock(&c->lock);
+	}
+	if (awaited)
+		pressure_ask_to_wake(m);
+}
+
 static long discard_in_chunk(struct larder_memory *m, size_t first, size_t pages, uint64_t to,
 			     struct discarded *dropped)
 {

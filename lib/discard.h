@@ -13,6 +13,9 @@
  */
 int discard(struct larder_memory *m, void *addr, size_t bytes);
 
+/* Pages that are not there any more, and maybe something else is: they are FRESH and foreign. Reclaim thread. */
+void discard_unmapped(struct larder_memory *m, size_t first, size_t pages);
+
 /* What a discard dropped, in pages that were watched. */
 struct discarded {
 	uint64_t ram, stored; /* from RAM; from a tier */

@@ -19,6 +19,7 @@
 #include "swap_in.h"
 #include "sys.h"
 #include "thread.h"
+#include "unseen.h"
 #include "watch.h"
 
 #include <sys/resource.h>
@@ -81,8 +82,10 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 	if (thread_is_internal((int)msg->arg.pagefault.feat.ptid))
 		log_panic("an internal thread touched managed memory: thread", msg->arg.pagefault.feat.ptid);
 #endif
-	if (!region_contains(&m->region, addr))
+	if (staging_contains(&m->staging, addr))
 		log_panic("fault on a staging slot that is empty: slot address", (int64_t)(uintptr_t)addr);
+	if (!unseen_lets_serve(m, addr))
+		return;
 	index = region_index(&m->region, addr);
 	STATS_ADD(faults, 1);
 	while (!(served = try_serve(h, index, start, (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)))
@@ -131,6 +134,7 @@ static void handler_main(void *arg)
 	if (h->cpu != WATCH_NO_CPU)
 		thread_pin(h->cpu);
 	h->result = open_handler(h);
+	h->restorer->reads_messages = 1;
 	if (!h->result)
 		watch_join(&h->watcher, h->memory->uffd, h->cpu);
 	event_post(&h->started);
@@ -141,6 +145,8 @@ static void handler_main(void *arg)
 
 		if (n == (long)sizeof(h->message) && h->message.event == UFFD_EVENT_PAGEFAULT)
 			serve(h, &h->message);
+		else if (n == (long)sizeof(h->message))
+			unseen_note(h->memory, &h->message);
 		else if (n < 0 && n != -EINTR && n != -EAGAIN)
 			log_panic("reading the userfaultfd failed with errno", -n);
 	}

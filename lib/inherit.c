@@ -7,8 +7,6 @@
 #include "sys.h"
 #include "thread.h"
 
-enum { READ_TRIES = 3 };
-
 /* One bit for each object of a tier: some page names it. */
 struct named {
 	_Atomic uint64_t *bits[STORE_TIER_FIRST + LARDER_TIERS_MAX];
@@ -198,6 +196,7 @@ static void forget_threads(struct larder_memory *m)
 			m->region.chunks[c].lock = (struct larder_mutex){ 0 };
 	__builtin_memcpy(&m->pressure, &p, sizeof(p));
 	m->swap_in = (struct larder_swap_in){ 0 };
+	m->unseen.lock = (struct larder_mutex){ 0 };
 	m->writing = m->lost_report = 0;
 	for (uint64_t at = m->staging.tail; at < m->staging.head; at++)
 		m->staging.writing[staging_slot(at)] = 0;
@@ -231,21 +230,10 @@ static void lose(const struct larder_memory *m, size_t index)
 	sys_mprotect(region_address(&m->region, index), PAGE_BYTES, PROT_NONE);
 }
 
-static int read_page(struct larder_memory *m, int fd, void *scratch, uint64_t handle, char *page)
-{
-	struct store_tier *disk = m->store.disk;
-	struct larder_fetch fetch = { .pages = 1, .handles = { handle } };
-	int err = -EIO;
-
-	for (int tries = 0; tries < READ_TRIES && err; tries++)
-		err = disk->ops->fetch_now(disk->backend, store_scratch_of(disk, scratch), fd, &fetch, page);
-	return err;
-}
-
 static int fetch(struct larder_memory *m, int disk_fd, void *scratch, struct store_place place, char *page)
 {
 	if (store_is_on_disk(&m->store, place.tier))
-		return read_page(m, disk_fd, scratch, place.handle, page);
+		return store_read_now(&m->store, scratch, disk_fd, place, page);
 	return store_get(&m->store, scratch, place, page);
 }
 

@@ -347,8 +347,9 @@ static long map_foreign(struct page_span span, int prot, int flags, int fd, off_
 	err = may_clear(span, flags);
 	if (!err)
 		err = mappings_clear(span);
+	if (!err)
+		err = mappings_relinquish(span);
 	if (!err) {
-		region_disown(&mappings.memory->region, span.first, span.pages);
 		err = sys_call6(SYS_mremap, p, (long)bytes, (long)bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
 				(long)page_span_start(span), 0);
 		if (err > 0 || err < -4095)

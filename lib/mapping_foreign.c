@@ -29,12 +29,14 @@ static long bring_back(struct page_span span)
 	return err;
 }
 
-static long relinquish(struct page_span span)
+long mappings_relinquish(struct page_span span)
 {
 	struct larder_region *r = &mappings.memory->region;
 	const struct reclaim_request request = { .kind = REQUEST_RELINQUISH, .first = span.first, .pages = span.pages };
 	long err = -EAGAIN;
 
+	if (!mappings_have_service())
+		return region_relinquish(r, span.first, span.pages, -1);
 	region_set_bits(r->kept, span.first, span.pages);
 	for (int i = 0; i < RELINQUISH_TRIES && err == -EAGAIN; i++) {
 		err = bring_back(span);
@@ -65,12 +67,10 @@ long mapping_relinquish(char *addr, size_t bytes)
 	size_t end = span.first + span.pages;
 	long err = 0;
 
-	if (!mappings_have_service())
-		return 0;
 	for (; span.first < end && !err; span.first += span.pages) {
 		span.pages = region_run(r->foreign, span.first, end);
 		if (!region_bit(r->foreign, span.first))
-			err = relinquish(span);
+			err = mappings_relinquish(span);
 	}
 	return err;
 }

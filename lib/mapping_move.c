@@ -312,7 +312,7 @@ static long move_foreign(struct move *m)
 		mappings_lock(&hold);
 		p = mappings_clear(span_at(m->to, m->to_pages));
 		if (!p)
-			region_disown(&mappings.memory->region, index_of(m->to), m->to_pages);
+			p = mappings_relinquish(span_at(m->to, m->to_pages));
 		mappings_unlock(&hold);
 	}
 	if (!p)

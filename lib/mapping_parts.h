@@ -67,6 +67,9 @@ long mappings_retire(struct page_span span);
 long mappings_clear(struct page_span span);
 void mappings_release(struct page_span span);
 
+/* Mapped pages become foreign, with what is in them. With the lock held, or without. */
+long mappings_relinquish(struct page_span span);
+
 /* Without the lock, when something was mapped: wait for room, and populate and lock it if that was asked for. */
 void mappings_settle(struct page_span span, int prot, int flags);
 

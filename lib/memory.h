@@ -13,6 +13,20 @@
 #include "store.h"
 #include "swap_in.h"
 
+/* What handlers have been told that the reclaim thread has to see to: see unseen.h. */
+enum { UNSEEN_MAX = 64 };
+
+struct larder_unseen_event {
+	uintptr_t start, to; /* to = 0: what was there is gone; else: it is there now */
+	size_t bytes;
+};
+
+struct larder_unseen {
+	struct larder_mutex lock; /* guards the events; `count` may be read without it */
+	struct larder_unseen_event events[UNSEEN_MAX];
+	_Atomic uint32_t count;
+};
+
 struct larder_memory {
 	struct larder_region region;
 	struct larder_segments segments;
@@ -22,6 +36,7 @@ struct larder_memory {
 	struct larder_swap_in swap_in;
 	struct larder_pressure pressure;
 	struct larder_pool pools[REGION_POOLS]; /* [REGION_HEAP] is the process */
+	struct larder_unseen unseen;
 	int uffd; /* both are descriptors in the internal threads' table, set before any handler starts */
 	int pagemap;
 	int inline_uffd; /* for chunks with inline faults; reclaim thread, -1 until there are such pools */

@@ -14,6 +14,7 @@
 #include "shared.h"
 #include "stats.h"
 #include "sys.h"
+#include "unseen.h"
 #include "uffd.h"
 
 /*
@@ -151,7 +152,7 @@ static void wake_sleepers(struct larder_memory *m, unsigned pool)
 
 static int has_request(const struct larder_reclaim *r)
 {
-	return atomic_load(&r->freeze) > 0 || atomic_load(&r->requested) > 0 ||
+	return atomic_load(&r->freeze) > 0 || atomic_load(&r->requested) > 0 || unseen_is_pending(r->memory) ||
 	       atomic_load(&r->memory->pressure.system_level) > 0;
 }
 
@@ -725,6 +726,7 @@ void reclaim_run(struct larder_reclaim *r)
 
 		if (atomic_load(&r->freeze) > 0)
 			freeze(r);
+		unseen_settle(r->memory, &r->restorer);
 		answer_request(r);
 		settle_writes(r);
 		purge_for_system(r);

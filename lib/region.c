@@ -194,19 +194,6 @@ void region_uncharge(struct larder_region *r, size_t first, size_t pages)
 	recharge_all(r, first, pages, -1);
 }
 
-void region_disown(struct larder_region *r, size_t first, size_t pages)
-{
-	for (size_t n; pages > 0; first += n, pages -= n) {
-		struct larder_chunk *c = region_chunk(r, first);
-
-		n = in_chunk(first, pages);
-		mutex_lock(&c->lock);
-		atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);
-		region_set_bits(r->foreign, first, n);
-		mutex_unlock(&c->lock);
-	}
-}
-
 static int make_writable(struct larder_region *r, size_t up_to)
 {
 	size_t end = (up_to + CHUNK_BYTES - 1) & ~(size_t)(CHUNK_BYTES - 1);
@@ -514,7 +501,7 @@ int region_relinquish(struct larder_region *r, size_t first, size_t pages, int u
 
 		n = in_chunk(first, pages);
 		mutex_lock(&c->lock);
-		if (chunk_is_watched(c))
+		if (chunk_is_watched(c) && uffd >= 0)
 			err = relinquish_watched(r, first, n, uffd);
 		if (!err) {
 			atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);

@@ -120,8 +120,12 @@ void *region_reserve(struct larder_region *r, size_t bytes);
 void region_charge(struct larder_region *r, size_t first, size_t pages);
 void region_uncharge(struct larder_region *r, size_t first, size_t pages);
 
-/* Pages [first, first + pages) are FRESH and are not ours from now on. Program threads. */
-void region_disown(struct larder_region *r, size_t first, size_t pages);
+/*
+ * Pages [first, first + pages) become foreign, with what is in them, and nothing is registered there. Reclaim thread,
+ * or, with uffd < 0, where there is none. Returns 0; -EAGAIN, with some of them still ours, when the content of one is
+ * not in the mapping; or an error of userfaultfd.
+ */
+int region_relinquish(struct larder_region *r, size_t first, size_t pages, int uffd);
 
 /*
  * And ours again, private anonymous memory: where their chunk is watched they are registered, and what is present is
@@ -129,12 +133,6 @@ void region_disown(struct larder_region *r, size_t first, size_t pages);
  * foreign.
  */
 int region_adopt(struct larder_region *r, size_t first, size_t pages, int uffd, int pagemap);
-
-/*
- * Pages that are ours become foreign with what is in them. Reclaim thread. Returns 0; -EAGAIN, with some of them still
- * ours, when the content of one is not in the mapping; or an error of userfaultfd.
- */
-int region_relinquish(struct larder_region *r, size_t first, size_t pages, int uffd);
 
 /*
  * Watch one chunk: register it with userfaultfd `uffd` and mark what is present RESIDENT. Reclaim thread

@@ -127,7 +127,7 @@ static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t i
 
 		if (done == -ENOMEM) /* the system or the cgroup is out of memory: the fault can only wait */
 			sys_sleep_ns(RETRY_NS);
-		else if (done == -EAGAIN) /* the address space is being changed */
+		else if (done == -EAGAIN && !w->reads_messages) /* the address space is being changed */
 			sys_yield();
 		else if (!w->internal && (done == -EBADF || done == -ENOTTY))
 			reopen(w); /* the program closed a descriptor that it did not open */
@@ -204,31 +204,39 @@ static void report_lost(struct larder_memory *m, const struct larder_restorer *w
 	pressure_wake_reclaim(m);
 }
 
-static void poison_mapping(struct larder_memory *m, const struct larder_restorer *w, size_t index)
+/* Returns 0, or -EAGAIN when the page has to be given up for now. */
+static long poison_mapping(struct larder_memory *m, const struct larder_restorer *w, size_t index)
 {
-	while (uffd_poison(w->uffd, region_address(&m->region, index), PAGE_BYTES) == -EAGAIN)
+	long err;
+
+	while ((err = uffd_poison(w->uffd, region_address(&m->region, index), PAGE_BYTES)) == -EAGAIN &&
+	       !w->reads_messages)
 		sys_yield(); /* the address space is being changed */
+	return err == -EAGAIN ? err : 0;
 }
 
 /* The content of an owned page is lost: never return anything else in its place. */
 static void poison(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, int err)
 {
+	if (poison_mapping(m, w, index)) {
+		release(m, w, index, word);
+		wake(m, w, index);
+		return;
+	}
 	report_lost(m, w, index, err);
-	poison_mapping(m, w, index);
 	finish(m, w, index, word, PAGE_POISONED);
 	wake(m, w, index);
 }
 
 void restore_trap(struct larder_memory *m, size_t index)
 {
-	const struct larder_restorer w = { .uffd = m->uffd, .internal = 1 };
+	const struct larder_restorer w = { .uffd = m->uffd, .internal = 1, .reads_messages = 1 };
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = PAGE_FRESH | PAGE_TRAP;
 
 	region_use(&m->region, region_chunk(&m->region, index));
 	if (page_acquire(page, &word, PAGE_RESTORING)) {
-		poison_mapping(m, &w, index);
-		page_release(page, PAGE_POISONED | PAGE_TRAP);
+		page_release(page, poison_mapping(m, &w, index) ? word : PAGE_POISONED | PAGE_TRAP);
 	}
 	restore_wake(m, index);
 }
@@ -244,6 +252,7 @@ static void refused(struct larder_memory *m, const struct larder_restorer *w, si
 	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need
 			 us; keep what we have. */
 	case -EINVAL:
+	case -EAGAIN: /* a handler has to read a message first; the thread tries again */
 		release(m, w, index, word);
 		break;
 	case -ESRCH: /* the process is exiting */

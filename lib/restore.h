@@ -12,10 +12,11 @@ enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
 
 /* One thread's buffers, mapped once. */
 struct larder_restorer {
-	void *scratch; /* for the store */
-	char *bounce;  /* RESTORE_MAX_PAGES pages */
-	int uffd;      /* in the thread's own descriptor table */
-	int internal;  /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
+	void *scratch;	    /* for the store */
+	char *bounce;	    /* RESTORE_MAX_PAGES pages */
+	int uffd;	    /* in the thread's own descriptor table */
+	int reads_messages; /* 1 on a handler: it must not wait until the address space has been changed (unseen.h) */
+	int internal;	    /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
 	struct larder_reader *reader; /* the thread reads from disk by itself; NULL = it asks one of the readers */
 	int disk_fd;		      /* a program thread reads through it by itself; -1 = it asks a reader */
 	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */

@@ -6,6 +6,8 @@
 #include "log.h"
 #include "sys.h"
 
+enum { READ_TRIES = 3 };
+
 enum { PAGE_WORDS = LARDER_PAGE_BYTES / 8 };
 
 static void count(_Atomic uint64_t *counter)
@@ -404,4 +406,15 @@ void store_stats(const struct larder_store *store, struct larder_tier_stats tier
 	for (unsigned i = 0; i < store->ntiers; i++)
 		tier_stats(&store->tiers[i], &tiers[i]);
 	*same_pages = same > 0 ? (uint64_t)same : 0;
+}
+
+int store_read_now(struct larder_store *store, void *scratch, int fd, struct store_place place, void *page)
+{
+	struct store_tier *disk = store->disk;
+	struct larder_fetch fetch = { .pages = 1, .handles = { place.handle } };
+	int err = -EIO;
+
+	for (int tries = 0; tries < READ_TRIES && err; tries++)
+		err = disk->ops->fetch_now(disk->backend, store_scratch_of(disk, scratch), fd, &fetch, page);
+	return err;
 }

@@ -153,4 +153,10 @@ uint64_t store_compressed_bytes(const struct larder_store *store);
 void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX],
 		 uint64_t *same_pages);
 
+/*
+ * The content of a page on disk, read by the calling thread through a descriptor of its own, and tried again where that
+ * fails. Returns 0 or a negative errno.
+ */
+int store_read_now(struct larder_store *store, void *scratch, int fd, struct store_place place, void *page);
+
 #endif

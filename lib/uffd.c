@@ -54,7 +54,7 @@ static int open_with(uint64_t features)
 
 int uffd_open(void)
 {
-	return open_with(NEEDED_FEATURES);
+	return open_with(NEEDED_FEATURES | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP);
 }
 
 int uffd_open_sigbus(void)

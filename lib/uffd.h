@@ -17,7 +17,8 @@
 #include <stdint.h>
 
 /*
- * Open a userfaultfd that also serves faults of the kernel, with every feature Larder needs.
+ * Open a userfaultfd that also serves faults of the kernel, with every feature Larder needs. It must be read: whoever
+ * unmaps or moves memory that is registered with it waits until the event has been.
  * Tries the system call, then /dev/userfaultfd.
  * returns  a descriptor; -EPERM or -EACCES: not permitted (see vm.unprivileged_userfaultfd); -ENOSYS: kernel built
  *          without it; -EOPNOTSUPP: kernel without UFFDIO_MOVE (before 6.8).
