@@ -1,8 +1,8 @@
 /*
  * Packed objects. See pack.h.
  *
- * An entry of the handle table is one word. Live: bit 63 | tag (50-55) | slab (18-49) | bytes (6-17) | slot (0-5).
- * Free: the next free handle.
+ * An entry of the handle table is one word. Live: bit 63 | class (bits 56-62) | tag (50-55) | slab (18-49) | bytes
+ * (6-17) | slot (0-5). Free: the next free handle.
  *
  * Invariant: a live entry names a slot that is taken and whose header is the entry's handle; no two entries name one
  * slot. So a slot's header need not be trusted to find its object: if the entry of the handle found there names the
@@ -23,15 +23,23 @@
 #define ENTRY_LIVE  ((uint64_t)1 << 63)
 #define HANDLE_NONE UINT32_MAX
 
-enum { ENTRY_BYTES_SHIFT = 6, ENTRY_BYTES_MASK = 4095, ENTRY_SLAB_SHIFT = 18, ENTRY_TAG_SHIFT = 50 };
+enum {
+	ENTRY_BYTES_SHIFT = 6,
+	ENTRY_BYTES_MASK = 4095,
+	ENTRY_SLAB_SHIFT = 18,
+	ENTRY_TAG_SHIFT = 50,
+	ENTRY_CLASS_SHIFT = 56,
+	ENTRY_CLASS_MASK = 127
+};
 
 _Static_assert((int)SLAB_MAX_SLOTS <= 1 << ENTRY_BYTES_SHIFT, "a slot fits an entry");
+_Static_assert((int)SLAB_CLASSES_MAX <= ENTRY_CLASS_MASK + 1, "a class fits an entry");
 _Static_assert((int)PACK_MAX_BYTES <= (int)ENTRY_BYTES_MASK, "a size fits an entry");
 
 static uint64_t entry_make(struct larder_slot slot, size_t bytes, unsigned tag)
 {
-	return ENTRY_LIVE | (uint64_t)tag << ENTRY_TAG_SHIFT | (uint64_t)slot.slab << ENTRY_SLAB_SHIFT |
-	       bytes << ENTRY_BYTES_SHIFT | slot.slot;
+	return ENTRY_LIVE | (uint64_t)slot.class << ENTRY_CLASS_SHIFT | (uint64_t)tag << ENTRY_TAG_SHIFT |
+	       (uint64_t)slot.slab << ENTRY_SLAB_SHIFT | bytes << ENTRY_BYTES_SHIFT | slot.slot;
 }
 
 static unsigned entry_tag(uint64_t entry)
@@ -42,6 +50,7 @@ static unsigned entry_tag(uint64_t entry)
 static struct larder_slot entry_slot(uint64_t entry)
 {
 	return (struct larder_slot){ .slab = (uint32_t)(entry >> ENTRY_SLAB_SHIFT),
+				     .class = entry >> ENTRY_CLASS_SHIFT & ENTRY_CLASS_MASK,
 				     .slot = entry & (SLAB_MAX_SLOTS - 1) };
 }
 
@@ -269,7 +278,7 @@ static size_t empty_slab(struct larder_pack *p, uint32_t slab, uint64_t taken)
 	size_t moved = 0;
 
 	for (; taken; taken &= taken - 1) {
-		struct larder_slot from = { .slab = slab, .slot = (uint32_t)__builtin_ctzll(taken) }, to;
+		struct larder_slot from = slabs_slot(&p->slabs, slab, (unsigned)__builtin_ctzll(taken)), to;
 		size_t bytes;
 
 		if (slabs_take_hole(&p->slabs, slab, &to))

@@ -238,7 +238,7 @@ static struct larder_slot take_slot(struct larder_slabs *s, uint32_t slab)
 	c->used++;
 	s->hole_bytes -= c->slot_bytes;
 	bin_update(s, slab);
-	return (struct larder_slot){ .slab = slab, .slot = slot };
+	return slabs_slot(s, slab, slot);
 }
 
 int slabs_take(struct larder_slabs *s, size_t bytes, struct larder_slot *slot)

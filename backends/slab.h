@@ -39,15 +39,17 @@ enum {
 	SLAB_SLOT_MIN_BYTES = 64,
 	SLAB_SLOT_MAX_BYTES = 3584, /* 7/8 of a page; 7 pages are 8 slots */
 	SLAB_SLOT_ALIGN = 8,
-	SLAB_CLASSES_MAX = 160,
+	SLAB_CLASSES_MAX = 128,
 	SLAB_BINS = 8, /* slabs of a class that are neither full nor empty, by how full they are */
 };
 
 #define SLAB_NONE UINT32_MAX
 
+/* The class is that of the slab, so that the slot's address is known without a look at the table. */
 struct larder_slot {
 	uint32_t slab;
-	uint32_t slot; /* < SLAB_MAX_SLOTS */
+	uint8_t class;
+	uint8_t slot; /* < SLAB_MAX_SLOTS */
 };
 
 struct larder_slab {
@@ -123,10 +125,10 @@ uint64_t slabs_metadata_bytes(const struct larder_slabs *s);
 /* Private zeroed memory without huge pages, which would make untouched neighbours resident. NULL when there is none. */
 void *slabs_map(size_t bytes);
 
-/* Size of the slots of a slab in use. Stable while the caller owns a slot of it or drains it. */
-static inline uint32_t slabs_slot_bytes(const struct larder_slabs *s, uint32_t slab)
+/* A slot of a slab in use. Its class is stable while the caller owns a slot of it or drains it. */
+static inline struct larder_slot slabs_slot(const struct larder_slabs *s, uint32_t slab, unsigned slot)
 {
-	return s->classes[s->table[slab].class].slot_bytes;
+	return (struct larder_slot){ .slab = slab, .class = s->table[slab].class, .slot = (uint8_t)slot };
 }
 
 /* For the numbers that anybody may read without a lock. */
@@ -137,7 +139,7 @@ static inline void gauge_add(_Atomic uint64_t *gauge, uint64_t delta)
 
 static inline char *slabs_address(const struct larder_slabs *s, struct larder_slot slot)
 {
-	return s->base + (size_t)slot.slab * SLAB_SPAN_BYTES + (size_t)slot.slot * slabs_slot_bytes(s, slot.slab);
+	return s->base + (size_t)slot.slab * SLAB_SPAN_BYTES + (size_t)slot.slot * s->classes[slot.class].slot_bytes;
 }
 
 #endif

@@ -424,8 +424,8 @@ static void compaction_of_a_dense_store_moves_nothing(void **state)
 
 	(void)state;
 	shelf_open(&s, 100000);
-	shelf_fill(&s, sizes_middling, 128 * MIB);
-	shelf_drop_share(&s, 0.005);
+	shelf_fill(&s, sizes_middling, 64 * MIB);
+	shelf_drop_share(&s, 0.002);
 	assert_true(s.pack->slabs.hole_bytes < s.pack->slabs.occupied_bytes / 64);
 	before = shelf_places(&s);
 	clock_gettime(CLOCK_MONOTONIC, &t0);
