@@ -50,13 +50,16 @@ static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t al
 			unsigned arena)
 {
 	struct region_owner owner = ((struct arena_hooks *)hooks)->owner;
+	uint64_t signals;
 	void *p;
 
 	(void)arena;
+	sys_block_signals(&signals); /* mmap() takes the same locks, and may be called in a handler */
 	if (owner.pool == REGION_HEAP)
 		p = region_alloc(&memory->region, bytes, alignment, at);
 	else
 		p = at ? NULL : region_alloc_chunks(&memory->region, owner, bytes, alignment);
+	sys_restore_signals(&signals);
 	if (!p)
 		return NULL;
 	*zero = true;

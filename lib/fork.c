@@ -44,11 +44,6 @@ static void touch_streams(void)
 	}
 }
 
-static void set_signals(const uint64_t *to, uint64_t *was)
-{
-	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)to, (long)was, sizeof(*to), 0, 0);
-}
-
 /* ---- the disk ---- */
 
 static const int none[LARDER_LENT] = { -1, -1 };
@@ -136,7 +131,7 @@ static void rest(void)
 	ranges_lock_all(&s->memory);
 	_IO_list_lock();
 	touch_streams();
-	set_signals(&all, &signals); /* a signal handler must not run in the child before it has threads */
+	sys_set_signals(&all, &signals); /* a signal handler must not run in the child before it has threads */
 }
 
 static void go_on(void)
@@ -146,7 +141,7 @@ static void go_on(void)
 	if (!s)
 		return;
 	give_back_disk();
-	set_signals(&signals, NULL);
+	sys_set_signals(&signals, NULL);
 	_IO_list_unlock();
 	ranges_unlock_all(&s->memory);
 	if (process_is_managed())
@@ -166,7 +161,7 @@ static void begin_anew(void)
 	atomic_store(&forking_tid, sys_gettid());
 	process_inherit(lent);
 	give_back_disk();
-	set_signals(&signals, NULL);
+	sys_set_signals(&signals, NULL);
 }
 
 /* ---- first before the fork, last in the child ---- */

@@ -43,16 +43,14 @@ int mapping_is_open(void)
 
 void mappings_lock(struct mappings_hold *hold)
 {
-	static const uint64_t all = ~(uint64_t)0;
-
-	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&hold->signals, sizeof(all), 0, 0);
+	sys_block_signals(&hold->signals);
 	mutex_lock(&mappings.lock);
 }
 
 void mappings_unlock(const struct mappings_hold *hold)
 {
 	mutex_unlock(&mappings.lock);
-	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&hold->signals, 0, sizeof(hold->signals), 0, 0);
+	sys_restore_signals(&hold->signals);
 }
 
 void mapping_lock_for_fork(void)
@@ -420,8 +418,13 @@ static long protect_mapped(struct page_span span, long number, int prot, long ke
 {
 	long err = sys_call6(number, (long)page_span_start(span), (long)page_span_bytes(span), prot, key, 0, 0);
 
-	if (!err && prot & (PROT_READ | PROT_WRITE | PROT_EXEC))
+	if (!err && prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) {
+		uint64_t signals;
+
+		sys_block_signals(&signals);
 		charge(span);
+		sys_restore_signals(&signals);
+	}
 	return err;
 }
 

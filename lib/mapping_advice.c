@@ -113,8 +113,13 @@ static long raw(struct page_span span, int advice)
 static long throw_away(struct page_span span)
 {
 	struct discarded dropped = { 0 };
+	uint64_t signals;
+	long err;
 
-	return discard_pages(mappings.memory, span.first, span.pages, PAGE_FRESH, &dropped);
+	sys_block_signals(&signals); /* a chunk is locked, pages are busy */
+	err = discard_pages(mappings.memory, span.first, span.pages, PAGE_FRESH, &dropped);
+	sys_restore_signals(&signals);
+	return err;
 }
 
 static void mark(struct larder_region *r, struct larder_chunk *c, struct page_span part, int mark)

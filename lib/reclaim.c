@@ -771,8 +771,10 @@ void reclaim_inherit(struct larder_reclaim *r)
 
 int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *request)
 {
+	uint64_t signals;
 	int64_t result;
 
+	sys_block_signals(&signals);
 	mutex_lock(&r->request_lock);
 	r->request = *request;
 	atomic_store(&r->requested, 1);
@@ -786,6 +788,7 @@ int64_t reclaim_ask(struct larder_reclaim *r, const struct reclaim_request *requ
 	}
 	result = r->result;
 	mutex_unlock(&r->request_lock);
+	sys_restore_signals(&signals);
 	return result;
 }
 

@@ -137,6 +137,29 @@ static inline int sys_getpid(void)
 	return (int)sys_call3(SYS_getpid, 0, 0, 0);
 }
 
+/*
+ * For as long as a program thread holds what a handler of the program's may need, were it only to map or to touch
+ * memory: the handler would wait for the thread that it runs on.
+ */
+static inline void sys_set_signals(const uint64_t *to, uint64_t *was)
+{
+	enum { SETMASK = 2 }; /* <signal.h> declares read() */
+
+	sys_call6(SYS_rt_sigprocmask, SETMASK, (long)to, (long)was, sizeof(*to), 0, 0);
+}
+
+static inline void sys_block_signals(uint64_t *was)
+{
+	static const uint64_t all = ~(uint64_t)0;
+
+	sys_set_signals(&all, was);
+}
+
+static inline void sys_restore_signals(const uint64_t *was)
+{
+	sys_set_signals(was, NULL);
+}
+
 static inline void sys_yield(void)
 {
 	sys_call3(SYS_sched_yield, 0, 0, 0);

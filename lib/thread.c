@@ -168,7 +168,7 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 	char *map = sys_map(MAP_BYTES);
 	struct control_block *tcb;
 	struct start *start;
-	uint64_t all = ~0ull, old = 0;
+	uint64_t old = 0;
 	long tid;
 
 	if (!map)
@@ -185,9 +185,9 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 
 	if (!(flags & THREAD_OWN_FILES))
 		clone_flags |= CLONE_FILES;
-	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&old, sizeof(all), 0, 0);
+	sys_block_signals(&old);
 	tid = clone_thread(clone_flags, start, tcb);
-	sys_call6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof(old), 0, 0);
+	sys_restore_signals(&old);
 	if (tid < 0) {
 		sys_munmap(map, MAP_BYTES);
 		return (int)tid;

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
@@ -104,25 +105,65 @@ static void on_timer(int signal)
 	errno = saved_errno;
 }
 
-static void mapping_in_a_signal_handler_works(void)
+/* Calls `run` with one number after the other, for two seconds; maps memory in a handler all the time. */
+static void interrupt(void (*run)(uint64_t seed))
 {
 	struct itimerval every = { .it_interval = { .tv_usec = 700 }, .it_value = { .tv_usec = 700 } };
 	struct sigaction action = { .sa_handler = on_timer, .sa_flags = SA_RESTART };
-	uint64_t random = 1, until = now_ns() + 2000000000u;
+	uint64_t until = now_ns() + 2000000000u;
 	unsigned char *p = map_filled(AREA);
 
 	EXPECT(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &every, NULL) == 0);
-	while (now_ns() < until) {
-		size_t page = page_random(&random, AREA);
-
-		map_and_unmap(random);
-		EXPECT_CONTENT(p + page * PAGE, page, 1, 1);
+	for (uint64_t seed = 1; now_ns() < until; seed++) {
+		run(seed);
+		EXPECT_CONTENT(p + seed % AREA * PAGE, seed % AREA, 1, 1);
 	}
 	setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
 	signal(SIGALRM, SIG_DFL);
 	EXPECT(in_handler > 50);
 	EXPECT_CONTENT(p, 0, AREA, 1);
 	unmap(p, AREA);
+}
+
+static void a_handler_maps_while_memory_is_mapped(void)
+{
+	interrupt(map_and_unmap);
+}
+
+static void allocate(uint64_t seed)
+{
+	static void *blocks[64];
+	size_t i = mix(seed) % 64, bytes = 1 + mix(seed) / 64 % (512 << 10);
+
+	free(blocks[i]);
+	blocks[i] = malloc(bytes);
+	EXPECT(blocks[i] != NULL);
+	memset(blocks[i], (int)seed, bytes);
+}
+
+static void a_handler_maps_while_memory_is_allocated(void)
+{
+	interrupt(allocate);
+}
+
+static unsigned char *advised;
+
+static void advise_and_lock(uint64_t seed)
+{
+	size_t page = mix(seed) % (AREA - 64);
+	unsigned char *at = advised + page * PAGE;
+
+	EXPECT(madvise(at, 64 * PAGE, seed % 3 ? MADV_PAGEOUT : MADV_DONTNEED) == 0);
+	if (seed % 5 == 0)
+		EXPECT(mlock(at, 16 * PAGE) == 0 && munlock(at, 16 * PAGE) == 0);
+	fill(at, page, 16, 1);
+}
+
+static void a_handler_maps_while_memory_is_advised(void)
+{
+	advised = map_filled(AREA);
+	interrupt(advise_and_lock);
+	unmap(advised, AREA);
 }
 
 /* ---- threads ---- */
@@ -350,9 +391,10 @@ static void a_signal_runs_on_an_evicted_stack(void)
 }
 
 const struct check signal_checks[] = {
-	CHECK(sigbus_of_a_file_is_the_programs),  CHECK(a_sigbus_handler_may_touch_and_map),
-	CHECK(mapping_in_a_signal_handler_works), CHECK(threads_map_and_unmap_at_once),
-	CHECK(threads_have_pages_of_one_mapping), CHECK(readers_notice_nothing),
-	CHECK(a_thread_runs_on_an_evicted_stack), CHECK(coroutines_run_on_evicted_stacks),
-	CHECK(a_signal_runs_on_an_evicted_stack), END_OF_CHECKS,
+	CHECK(sigbus_of_a_file_is_the_programs),       CHECK(a_sigbus_handler_may_touch_and_map),
+	CHECK(a_handler_maps_while_memory_is_mapped),  CHECK(a_handler_maps_while_memory_is_allocated),
+	CHECK(a_handler_maps_while_memory_is_advised), CHECK(threads_map_and_unmap_at_once),
+	CHECK(threads_have_pages_of_one_mapping),      CHECK(readers_notice_nothing),
+	CHECK(a_thread_runs_on_an_evicted_stack),      CHECK(coroutines_run_on_evicted_stacks),
+	CHECK(a_signal_runs_on_an_evicted_stack),      END_OF_CHECKS,
 };
