@@ -5,7 +5,7 @@
 
 #include "stats.h"
 
-enum { GAP_MAX = 4, NEIGHBOURS_MAX = 8, CREDIT_STORED = 1 };
+enum { GAP_MAX = 4, NEIGHBOURS_MAX = 8, CREDIT_STORED = 0 };
 
 /*
  * The hints: where a program that reads in order would fault next, and how many pages came last time. They lie in the

@@ -21,7 +21,7 @@
  * Idle turns (end_turn) after which nothing more can be taken: more than the credit that pages in use have
  * (fault.c), so that all of them have been tried, fewer than incompressible ones get.
  */
-enum { IDLE_TURNS_MAX = 5, IDLE_TURN_DIVISOR = 64 };
+enum { IDLE_TURNS_MAX = 9, IDLE_TURN_DIVISOR = 64 };
 
 /* Staging holds 1/64 of the limit: long enough to tell hot from cold, small enough not to matter. */
 enum { STAGING_LIMIT_DIVISOR = 64, STAGING_MIN_PAGES = 16, STAGING_MAX_PAGES = 16384 };

@@ -10,7 +10,7 @@ enum { AROUND_GAP_MAX = 4 };
 
 /* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
  */
-enum { CREDIT_ZERO = 1, CREDIT_STORED = 1, CREDIT_STAGED = 3 };
+enum { CREDIT_ZERO = 1, CREDIT_STORED = 0, CREDIT_STAGED = 7 };
 
 /* How many pages from `index` on are wanted, according to the chunk of the page before. */
 static size_t wanted_from(const struct larder_chunk *before, size_t index)

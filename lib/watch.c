@@ -180,19 +180,6 @@ static void locate(struct watcher *w, const struct uffd_msg *message)
 		end_duty(w);
 }
 
-int watch_busy_cpu(void)
-{
-	uint32_t n = atomic_load(&watch.count);
-	int cpu = WATCH_NO_CPU;
-
-	if (atomic_load(&watch.on_duty) != 1)
-		return WATCH_NO_CPU;
-	for (uint32_t i = 0; i < n; i++)
-		if (atomic_load(&watch.watchers[i]->on_duty))
-			cpu = watch.watchers[i]->cpu;
-	return cpu;
-}
-
 /* ---- attending ---- */
 
 static void stop_attending(struct watcher *w)

@@ -50,7 +50,4 @@ long watch_read(struct watcher *w, struct uffd_msg *message);
 /* The thread waits in another way for the moment. */
 void watch_leave(struct watcher *w);
 
-/* The only CPU where threads fault in quick succession, or WATCH_NO_CPU. */
-int watch_busy_cpu(void);
-
 #endif
