@@ -9,7 +9,8 @@
 #include "cgroup.h"
 #include "clock.h"
 #include "numbers.h"
-#include "zram.h"
+#include "peer.h"
+#include "watcher.h"
 
 #include <err.h>
 #include <errno.h>
@@ -216,8 +217,11 @@ static int be_contender(const struct options *o)
 
 		if (strcmp(o->child, contenders[i]->name))
 			continue;
-		if (contenders[i]->needs == CACHE_NEEDS_ZRAM)
-			zram_begin(o->total_bytes + o->total_bytes / 8 + 64 * MIB);
+		if (contenders[i]->needs == CACHE_NEEDS_ZRAM) {
+			peer_prepare(&peer_zram, NULL, o->total_bytes + o->total_bytes / 8 + 64 * MIB);
+			watcher_begin(peer_put_back);
+			peer_zram.on();
+		}
 		result = cache_run(&o->setup, contenders[i]);
 		if (write(RESULT_FD, &result, sizeof(result)) != sizeof(result))
 			err(2, "cannot tell the result");

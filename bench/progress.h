@@ -1,5 +1,6 @@
 /*
- * Progress of a phase on standard error: one line that is rewritten on a terminal, a line every two seconds elsewhere.
+ * Progress on standard error of what takes more than two seconds: a bar that is rewritten on a terminal, a line every
+ * ten seconds elsewhere.
  */
 #ifndef BENCH_PROGRESS_H
 #define BENCH_PROGRESS_H

@@ -118,3 +118,12 @@ size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index
 		fill_document(value, bytes, &r, index, version);
 	return bytes;
 }
+
+size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index)
+{
+	struct random r = start(seed, index, 0);
+	size_t bytes = draw_bytes(&r);
+
+	fill_document(value, bytes, &r, index, 0);
+	return bytes;
+}

@@ -32,4 +32,7 @@ size_t record_bytes(uint64_t seed, uint32_t index, uint32_t version);
 /* Write the record; returns its size. */
 size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index, uint32_t version);
 
+/* The same, but always a JSON document. */
+size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index);
+
 #endif

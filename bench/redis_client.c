@@ -170,7 +170,7 @@ struct mixer {
 	redisContext *connection;
 	struct zipf zipf; /* over the keys that this thread owns */
 	struct random random;
-	struct latency latency;
+	struct latency *latency;
 	struct client_result result;
 };
 
@@ -183,7 +183,7 @@ static void mix_write(struct mixer *m, uint32_t index)
 	m->result.bytes += append_set(m->connection, w, index, ++w->versions[index]);
 	start = clock_ns();
 	reply = next_reply(m->connection);
-	latency_add(&m->latency, clock_ns() - start);
+	latency_add(m->latency, clock_ns() - start);
 	finish_set(reply);
 }
 
@@ -195,7 +195,7 @@ static void mix_read(struct mixer *m, uint32_t index)
 	append_get(m->connection, index);
 	start = clock_ns();
 	reply = next_reply(m->connection);
-	latency_add(&m->latency, clock_ns() - start);
+	latency_add(m->latency, clock_ns() - start);
 	finish_get(reply, m->written, index, &m->result);
 }
 
@@ -220,13 +220,13 @@ static void mixer_open(struct mixer *m, uint32_t number, struct records_written 
 	*m = (struct mixer){ .number = number, .written = w, .connection = connect_to(socket) };
 	zipf_init(&m->zipf, w->count / CLIENT_THREADS, skew);
 	m->random.state = random_mix(w->seed) + number;
-	latency_open(&m->latency, 1 << 20);
+	m->latency = latency_create();
 }
 
 static void mixer_close(struct mixer *m, struct latency *latency, struct client_result *sum)
 {
-	latency_append(latency, &m->latency);
-	latency_close(&m->latency);
+	latency_append(latency, m->latency);
+	latency_destroy(m->latency);
 	redisFree(m->connection);
 	sum->requests += m->result.requests;
 	sum->bytes += m->result.bytes;
@@ -269,6 +269,5 @@ struct client_result client_mix(struct records_written *w, const char *socket, d
 	sum.seconds = seconds_since(start);
 	for (uint32_t i = 0; i < CLIENT_THREADS; i++)
 		mixer_close(&mixers[i], latency, &sum);
-	latency_sort(latency);
 	return sum;
 }

@@ -37,7 +37,7 @@ struct client_result client_load(struct records_written *w, const char *socket);
 
 /*
  * 95 % reads, 5 % writes of a new version, keys by a Zipf distribution, for `seconds`; CLIENT_THREADS connections with
- * one request under way on each. Latencies are added to *latency, which is sorted. `tick` is called about four times a
+ * one request under way on each. Latencies are added to *latency. `tick` is called about four times a
  * second.
  */
 struct client_result client_mix(struct records_written *w, const char *socket, double seconds, struct latency *latency,
