@@ -4,6 +4,7 @@
 #include "bench.h"
 
 #include <err.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +15,9 @@ static const char usage[] =
 	"Benchmarks:\n"
 	"  fault       touch pages that are out, or more pages than the limit holds\n"
 	"  reclaim     take pages out: speed, CPU time, the RAM that holds them\n"
+	"  alloc       allocate and free: what Larder costs a program that never needs it\n"
+	"  fork        fork a process with much memory, a part of which is out\n"
+	"  app         run programs in less memory than they need: Redis, SQLite, kernels, any command\n"
 	"\n"
 	"  --help      show this text; larder bench BENCHMARK --help tells more\n"
 	"\n"
@@ -24,8 +28,8 @@ static const struct {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } benchmarks[] = {
-	{ "fault", fault_main },
-	{ "reclaim", reclaim_main },
+	{ "fault", fault_main }, { "reclaim", reclaim_main }, { "alloc", alloc_main },
+	{ "fork", fork_main },	 { "app", app_main },
 };
 
 /* --help calls it by the name that it was called by. */
@@ -40,6 +44,7 @@ static int run(size_t i, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	program_invocation_short_name = (char *)"larder bench";
 	if (argc < 2) {
 		fputs(usage, stderr);
 		return 2;

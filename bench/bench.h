@@ -7,5 +7,8 @@
 
 int fault_main(int argc, char **argv);
 int reclaim_main(int argc, char **argv);
+int alloc_main(int argc, char **argv);
+int fork_main(int argc, char **argv);
+int app_main(int argc, char **argv);
 
 #endif

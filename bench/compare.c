@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 static void take_turn(struct table *t, struct cell *cell, const struct turn_setup *s, const char *name, unsigned run,
-		      void (*finish)(struct turn *, const struct turn_setup *))
+		      int (*finish)(struct turn *, const struct turn_setup *))
 {
 	struct turn *turn;
 
@@ -11,12 +11,14 @@ static void take_turn(struct table *t, struct cell *cell, const struct turn_setu
 	if (cell->failed)
 		return;
 	if (finish)
-		finish(turn, s);
+		cell->failed = finish(turn, s);
+	if (cell->failed)
+		return;
 	table_add_turn(t, cell, turn, s->limit_bytes);
 }
 
 void compare_case(struct table *t, struct table_case *c, const struct turn_setup *entrants, unsigned runs,
-		  void (*finish)(struct turn *, const struct turn_setup *))
+		  int (*finish)(struct turn *, const struct turn_setup *))
 {
 	for (unsigned run = 0; run < runs; run++)
 		for (unsigned i = 0; i < t->columns_count; i++) {

@@ -108,13 +108,14 @@ static void body(struct turn *t, void *arg)
 
 /* ---- cases ---- */
 
-static void finish(struct turn *t, const struct turn_setup *s)
+static int finish(struct turn *t, const struct turn_setup *s)
 {
 	if (!s->limit_bytes)
-		return;
+		return 0;
 	t->figures[MEMORY] = (double)t->peak_bytes / MIB;
 	if (s->peer && s->peer->pool_bytes)
 		t->figures[POOL] = (double)t->peak_pool_bytes / MIB;
+	return 0;
 }
 
 /* What only makes sense when pages are out, or only when they may stay. */
@@ -192,7 +193,7 @@ int fault_main(int argc, char **argv)
 			      TAKES_TOUCHES | TAKES_WRITES | TAKES_DIR | TAKES_CONTENDERS,
 		      NULL, what);
 	memory_begin(&entrants, &t, &o, bounds);
-	memory_describe(&t, &o);
+	options_describe(&o, t.head, sizeof(t.head), &t.options);
 	turns_expect("fault",
 		     t.columns_count * o.runs * o.pages_count * o.limits_count * o.patterns_count * o.threads_count);
 	run_all(&entrants, &t, &o);

@@ -14,15 +14,6 @@ enum { TELL_EVERY = 1024 };
 
 /* ---- who takes part ---- */
 
-static uint64_t most_pages(const struct options *o)
-{
-	uint64_t most = 0;
-
-	for (unsigned i = 0; i < o->pages_count; i++)
-		most = o->pages[i] > most ? o->pages[i] : most;
-	return most;
-}
-
 static void add(struct memory_entrants *e, struct table *t, const struct options *o, const struct contender *c,
 		const char *name, const char *what)
 {
@@ -41,7 +32,7 @@ void memory_begin(struct memory_entrants *e, struct table *t, const struct optio
 		add(e, t, o, *bounds, (*bounds)->name, (*bounds)->what);
 	if (!t->columns_count)
 		errx(2, "--contenders: there is nobody called '%s' here", o->contenders);
-	turns_begin(o->peer, o->dir, most_pages(o) * CONTENDER_PAGE_BYTES * 5 / 4 + 64 * MIB);
+	turns_begin(o->peer, o->dir, options_most_pages(o) * CONTENDER_PAGE_BYTES * 5 / 4 + 64 * MIB);
 }
 
 const struct peer *memory_peer(const struct memory *m)
@@ -61,21 +52,6 @@ void memory_set_up(struct memory *m, const struct options *o, const struct conte
 		.peer = o->peer,
 		.disk_dir = o->peer && o->peer->needs_dir ? o->dir : NULL,
 	};
-}
-
-void memory_describe(struct table *t, const struct options *o)
-{
-	double ratio = contents_lz4_ratio(o->contents, o->seed);
-	struct json_object *to = t->options = json_object_new_object();
-
-	snprintf(t->head, sizeof(t->head), "%s contents, LZ4 ratio %.2f; %u runs, seed %llu",
-		 contents_name(o->contents), ratio, o->runs, (unsigned long long)o->seed);
-	json_object_object_add(to, "data", json_object_new_string(contents_name(o->contents)));
-	json_object_object_add(to, "data_lz4_ratio", json_object_new_double(ratio));
-	json_object_object_add(to, "peer", json_object_new_string(o->peer ? o->peer->name : "none"));
-	json_object_object_add(to, "runs", json_object_new_int((int)o->runs));
-	json_object_object_add(to, "seed", json_object_new_int64((int64_t)o->seed));
-	json_object_object_add(to, "write_percent", json_object_new_int((int)o->write_percent));
 }
 
 /* ---- the buffer ---- */

@@ -28,9 +28,6 @@ struct memory_entrants {
 void memory_begin(struct memory_entrants *e, struct table *t, const struct options *o,
 		  const struct contender *const *bounds);
 
-/* Say in the table's head and in its JSON what all cases have in common. */
-void memory_describe(struct table *t, const struct options *o);
-
 /* For a case with `pages` pages and this limit. */
 void memory_set_up(struct memory *m, const struct options *o, const struct contender *c, uint64_t pages,
 		   const struct limit *limit);

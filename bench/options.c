@@ -31,6 +31,7 @@ enum key {
 	KEY_DIR,
 	KEY_SECONDS,
 	KEY_CONTENDERS,
+	KEY_REPEATS,
 };
 
 static const struct {
@@ -55,6 +56,7 @@ static const struct {
 	{ { "dir", KEY_DIR, "DIR", 0, "where swap files are made (/var/tmp)", 0 }, TAKES_DIR },
 	{ { "contenders", KEY_CONTENDERS, "NAME,...", 0, "only these, as the table names them (all)", 0 },
 	  TAKES_CONTENDERS },
+	{ { "repeats", KEY_REPEATS, "N", 0, "how often in a turn", 0 }, TAKES_REPEATS },
 	{ { "runs", KEY_RUNS, "N", 0, "turns of each contender", 0 }, 0 },
 	{ { "seed", KEY_SEED, "N", 0, "of contents and orders (1)", 0 }, 0 },
 	{ { "json", KEY_JSON, NULL, 0, "print a JSON document instead of tables", 0 }, 0 },
@@ -168,10 +170,20 @@ static void parse_number(struct options *o, int key, const char *value)
 		o->touches = number_parse(value, "--touches", 1, MOST_PAGES);
 	else if (key == KEY_WRITES)
 		o->write_percent = (unsigned)number_parse(value, "--writes", 0, 100);
+	else if (key == KEY_REPEATS)
+		o->repeats = (unsigned)number_parse(value, "--repeats", 1, SAMPLES_MAX / 2);
 	else if (key == KEY_IDLE)
 		o->idle_seconds = (unsigned)number_parse(value, "--idle", 1, 600);
 	else
 		o->seconds = (unsigned)number_parse(value, "--seconds", 1, 3600);
+}
+
+static error_t add_argument(struct options *o, const char *argument)
+{
+	if (o->arguments_count == ARGUMENTS_MAX)
+		errx(2, "more than %d arguments", ARGUMENTS_MAX);
+	o->arguments[o->arguments_count++] = argument;
+	return 0;
 }
 
 static error_t parse_one(int key, char *value, struct argp_state *state)
@@ -192,6 +204,7 @@ static error_t parse_one(int key, char *value, struct argp_state *state)
 	case KEY_WRITES:
 	case KEY_IDLE:
 	case KEY_SECONDS:
+	case KEY_REPEATS:
 		parse_number(o, key, value);
 		return 0;
 	case KEY_PEER:
@@ -209,9 +222,11 @@ static error_t parse_one(int key, char *value, struct argp_state *state)
 	case KEY_JSON:
 		o->json = 1;
 		return 0;
+	case ARGP_KEY_ARG:
+		return o->is_word(value) ? add_argument(o, value) : ARGP_ERR_UNKNOWN;
 	case ARGP_KEY_ARGS:
-		o->arguments = state->argv + state->next;
-		o->arguments_count = state->argc - state->next;
+		for (int i = state->next; i < state->argc; i++)
+			add_argument(o, state->argv[i]);
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -241,6 +256,30 @@ void options_parse(struct options *o, int argc, char **argv, unsigned takes, con
 }
 
 /* ---- limits, contenders ---- */
+
+uint64_t options_most_pages(const struct options *o)
+{
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < o->pages_count; i++)
+		most = o->pages[i] > most ? o->pages[i] : most;
+	return most;
+}
+
+void options_describe(const struct options *o, char *head, size_t room, struct json_object **options)
+{
+	double ratio = contents_lz4_ratio(o->contents, o->seed);
+	struct json_object *to = *options = json_object_new_object();
+
+	snprintf(head, room, "%s contents, LZ4 ratio %.2f; %u runs, seed %llu", contents_name(o->contents), ratio,
+		 o->runs, (unsigned long long)o->seed);
+	json_object_object_add(to, "data", json_object_new_string(contents_name(o->contents)));
+	json_object_object_add(to, "data_lz4_ratio", json_object_new_double(ratio));
+	json_object_object_add(to, "peer", json_object_new_string(o->peer ? o->peer->name : "none"));
+	json_object_object_add(to, "runs", json_object_new_int((int)o->runs));
+	json_object_object_add(to, "seed", json_object_new_int64((int64_t)o->seed));
+	json_object_object_add(to, "write_percent", json_object_new_int((int)o->write_percent));
+}
 
 uint64_t limit_bytes(const struct limit *l, uint64_t whole)
 {

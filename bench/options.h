@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LIST_MAX = 16 };
+enum { LIST_MAX = 16, ARGUMENTS_MAX = 60 };
 
 /* A limit: a share of what there is to hold, or a size. Both 0 = none. */
 struct limit {
@@ -30,12 +30,14 @@ struct options {
 
 	const struct peer *peer;
 	enum contents contents;
-	unsigned runs, stride, write_percent, idle_seconds, seconds;
+	unsigned runs, stride, write_percent, idle_seconds, seconds, repeats;
 	uint64_t touches, seed;
 	const char *dir, *contenders;
 	int json;
-	char **arguments; /* those that are not options, NULL at the end */
-	int arguments_count;
+	const char *arguments[ARGUMENTS_MAX + 1]; /* those that are not options, NULL at the end */
+	unsigned arguments_count;
+	int (*is_word)(const char *); /* options may stand behind these arguments; what else there is, is a command to
+					 its end */
 };
 
 /* Which of them a subcommand takes. --runs, --json, --seed and --help are everybody's. */
@@ -53,6 +55,7 @@ enum {
 	TAKES_SECONDS = 1 << 10,
 	TAKES_ARGUMENTS = 1 << 11,
 	TAKES_CONTENDERS = 1 << 12,
+	TAKES_REPEATS = 1 << 13,
 };
 
 /*
@@ -60,6 +63,12 @@ enum {
  * with 2 and a message that names the value and what would be right, or with 0 after --help.
  */
 void options_parse(struct options *o, int argc, char **argv, unsigned takes, const char *arguments, const char *what);
+
+/* What all cases have in common: in words for a table's head, and for its JSON. */
+void options_describe(const struct options *o, char *head, size_t room, struct json_object **to);
+
+/* The most pages of the list. */
+uint64_t options_most_pages(const struct options *o);
 
 /* The limit in bytes, of `whole` bytes; 0 = none. */
 uint64_t limit_bytes(const struct limit *l, uint64_t whole);

@@ -12,6 +12,8 @@
 
 enum { BAR_CELLS = 30 };
 
+int progress_is_silent;
+
 static int on_terminal(void)
 {
 	static int known = -1;
@@ -51,7 +53,7 @@ void progress_show(struct progress *p, double done)
 {
 	uint64_t now = clock_ns();
 
-	if (now - p->started_ns < QUIET_NS ||
+	if (progress_is_silent || now - p->started_ns < QUIET_NS ||
 	    now - p->shown_ns < (on_terminal() ? TERMINAL_INTERVAL_NS : PLAIN_INTERVAL_NS))
 		return;
 	p->shown_ns = now;
@@ -64,7 +66,7 @@ void progress_show(struct progress *p, double done)
 /* What was not worth a bar is not worth a word. */
 void progress_end(struct progress *p)
 {
-	if (seconds_since(p->started_ns) * 1e9 < QUIET_NS)
+	if (progress_is_silent || seconds_since(p->started_ns) * 1e9 < QUIET_NS)
 		return;
 	fprintf(stderr, "%s  %s: %.1f s\n", on_terminal() ? "\r\033[K" : "", p->phase, seconds_since(p->started_ns));
 }

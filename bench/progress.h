@@ -13,6 +13,9 @@ struct progress {
 	uint64_t started_ns, shown_ns;
 };
 
+/* Not 0: nothing is shown, because somebody else does. */
+extern int progress_is_silent;
+
 /* `phase` and `unit` must stay valid. */
 void progress_start(struct progress *p, const char *phase, const char *unit, double total);
 void progress_show(struct progress *p, double done);

@@ -108,7 +108,7 @@ int reclaim_main(int argc, char **argv)
 	options_parse(&o, argc, argv, TAKES_PEER | TAKES_PAGES | TAKES_DATA | TAKES_IDLE | TAKES_DIR | TAKES_CONTENDERS,
 		      NULL, what);
 	memory_begin(&entrants, &t, &o, bounds);
-	memory_describe(&t, &o);
+	options_describe(&o, t.head, sizeof(t.head), &t.options);
 	turns_expect("reclaim", t.columns_count * o.runs * o.pages_count);
 	for (unsigned i = 0; i < o.pages_count; i++)
 		run_case(&entrants, &t, &o, o.pages[i]);

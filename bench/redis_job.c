@@ -221,7 +221,8 @@ static void mix(struct column *column, struct records_written *w, double seconds
 	struct latency *latency = latency_create();
 
 	watch.count = 0;
-	result = client_mix(w, server_socket(), seconds, latency, watch_memory, &watch);
+	result = client_mix(w, server_socket(), &(struct client_mixture){ .seconds = seconds, .pipeline = 1 }, latency,
+			    watch_memory, &watch);
 	watch_memory(&watch);
 	count_bad(column, &result);
 	column->mix_rate = (double)result.requests / result.seconds;
@@ -272,7 +273,7 @@ static void start_server(const struct options *o, int managed)
 	}
 	if (o->swap_encrypt)
 		options[n++] = "--swap-encrypt";
-	server_start(o->redis, managed ? o->larder : NULL, options);
+	server_start(o->redis, managed ? o->larder : NULL, options, NULL);
 }
 
 static struct column run(const struct options *o, int managed)

@@ -201,7 +201,7 @@ static void wait_until_it_answers(void)
 	}
 }
 
-void server_start(const char *redis, const char *larder, const char *const *options)
+void server_start(const char *redis, const char *larder, const char *const *options, void (*before)(void))
 {
 	pid_t parent = getpid();
 
@@ -211,6 +211,8 @@ void server_start(const char *redis, const char *larder, const char *const *opti
 	server.pid = fork();
 	if (server.pid < 0)
 		err(2, "cannot fork");
+	if (server.pid == 0 && before)
+		before();
 	if (server.pid == 0)
 		become_server(parent, redis, larder, options);
 	wait_until_it_answers();

@@ -13,12 +13,12 @@
 
 /*
  * Start `redis`; under `larder run OPTION...` when larder is not NULL (options ends with NULL, and has no more than
- * SERVER_OPTIONS_MAX). Returns when it answers on the socket.
- * Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server under Larder fails
- * otherwise.
+ * SERVER_OPTIONS_MAX). `before` is called in its process, before it becomes the server; NULL = nothing. Returns when it
+ * answers on the socket. Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server
+ * under Larder fails otherwise.
  */
 enum { SERVER_OPTIONS_MAX = 12 };
-void server_start(const char *redis, const char *larder, const char *const *options);
+void server_start(const char *redis, const char *larder, const char *const *options, void (*before)(void));
 
 /* Ask it to end, wait, remove the directory. */
 void server_stop(void);

@@ -166,7 +166,7 @@ static void print_row(const struct table *t, const struct table_case *c, unsigne
 {
 	char name[64];
 
-	if (!anybody_has(t, c, figure))
+	if (!anybody_has(t, c, figure) || !*t->figures[figure].name)
 		return;
 	snprintf(name, sizeof(name), "  %s%s%s", t->figures[figure].name, *t->figures[figure].unit ? ", " : "",
 		 t->figures[figure].unit);

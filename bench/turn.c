@@ -21,6 +21,7 @@
 enum { OOM_REPEATS = 3, LIMIT_STEPS = 256, LIMITED_TICK_US = 5000, FREE_TICK_US = 100000, LEAST_SHARE = 8 };
 
 static char cgroup[CGROUP_PATH_BYTES];
+static int descriptor = -1;	    /* of the turn */
 static const char *turn_group = ""; /* the cgroup during this turn */
 
 static struct {
@@ -84,26 +85,14 @@ void turn_join_cgroup(void)
 		errx(2, "cannot join the cgroup %s: %s", turn_group, strerror(-err));
 }
 
+int turn_descriptor(void)
+{
+	return descriptor;
+}
+
 const char *turn_cgroup(void)
 {
 	return turn_group;
-}
-
-static double clock_seconds(clockid_t clock)
-{
-	struct timespec t = { 0 };
-
-	clock_gettime(clock, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-double turn_cpu_seconds(const struct turn *t, pid_t pid)
-{
-	clockid_t clock = CLOCK_PROCESS_CPUTIME_ID;
-
-	if (pid)
-		clock_getcpuclockid(pid, &clock);
-	return clock_seconds(clock) + (double)atomic_load(&t->limiter_cpu_ns) / 1e9;
 }
 
 /* ---- holding the limit, looking at memory ---- */
@@ -113,17 +102,25 @@ static uint64_t pool_bytes(const struct turn_setup *s)
 	return s->peer && s->peer->pool_bytes ? s->peer->pool_bytes() : 0;
 }
 
+static uint64_t own_cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* What cannot be reclaimed at this moment (version 1 says EBUSY) can be soon. */
 static void set_limit(struct turn *t, uint64_t bytes, uint64_t *now)
 {
-	double cpu = clock_seconds(CLOCK_PROCESS_CPUTIME_ID);
+	uint64_t cpu_ns = own_cpu_ns();
 	int err = cgroup_limit(turn_group, bytes);
 
 	if (err && err != -EBUSY)
 		errx(2, "cannot limit the cgroup %s: %s", turn_group, strerror(-err));
 	if (!err)
 		*now = bytes;
-	atomic_fetch_add(&t->limiter_cpu_ns, (uint64_t)((clock_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu) * 1e9));
+	atomic_fetch_add(&t->limiter_cpu_ns, own_cpu_ns() - cpu_ns);
 }
 
 /*
@@ -185,13 +182,12 @@ static void clear(struct turn *t)
 		t->figures[i] = NAN;
 }
 
-static struct turn *map_turn(void)
+static struct turn *make_turn(void)
 {
-	struct turn *t = mmap(NULL, sizeof(*t), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (t == MAP_FAILED)
+	descriptor = memfd_create("larder-bench-turn", 0);
+	if (descriptor < 0 || ftruncate(descriptor, sizeof(struct turn)))
 		err(2, "no memory");
-	return t;
+	return turn_map(descriptor);
 }
 
 static pid_t start(struct turn *t, const struct turn_setup *s)
@@ -254,7 +250,7 @@ int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, u
 	int status;
 
 	if (!shared)
-		shared = map_turn();
+		shared = make_turn();
 	*turn = shared;
 	status = run_once(shared, s, run);
 	for (unsigned n = 0; n < OOM_REPEATS && status == 128 + SIGKILL && s->peer; n++) {

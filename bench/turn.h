@@ -61,6 +61,12 @@ int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, u
  * charged. */
 void turn_join_cgroup(void);
 
+/* The descriptor of what they share, which a program that is executed in a turn inherits. */
+int turn_descriptor(void);
+
+/* In such a program: the turn. Exits with 2. */
+struct turn *turn_map(int descriptor);
+
 /* The cgroup's path, "" when there is none. */
 const char *turn_cgroup(void);
 
