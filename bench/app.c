@@ -41,13 +41,11 @@ static void run_job(struct turn *t, const struct app_turn *a)
 			      seconds,	    contents_name(o->contents),
 			      seed,	    a->app->has_keys ? touch_name(a->load) : NULL,
 			      NULL };
-	struct program_end end;
 
 	snprintf(pages, sizeof(pages), "%llu", (unsigned long long)o->pages[0]);
 	snprintf(seconds, sizeof(seconds), "%u", o->seconds);
 	snprintf(seed, sizeof(seed), "%llu", (unsigned long long)(o->seed + t->run));
-	end = program_run_job(t, a->how, a->limit_bytes, job);
-	t->figures[APP_MEMORY] = end.peak_bytes / MIB;
+	program_run_job(t, a->how, a->limit_bytes, job);
 }
 
 static const struct app apps[] = {
@@ -77,11 +75,9 @@ static void body(struct turn *t, void *arg)
 	a->app->run(t, a);
 }
 
-/* With a limit, memory is what was seen while it was in force. */
 static int finish(struct turn *t, const struct turn_setup *s)
 {
-	if (s->limit_bytes)
-		t->figures[APP_MEMORY] = (double)t->peak_bytes / MIB;
+	t->figures[APP_MEMORY] = (double)t->peak_bytes / MIB;
 	if (s->peer && s->peer->pool_bytes)
 		t->figures[APP_POOL] = (double)t->peak_pool_bytes / MIB;
 	return 0;
@@ -97,7 +93,7 @@ static uint64_t memory_of_plain(const struct options *o, const struct app *app)
 
 	if (status)
 		errx(status, "%s fails even without a limit", app->name);
-	return (uint64_t)(t->figures[APP_MEMORY] * MIB);
+	return t->peak_bytes;
 }
 
 static void run_case(const struct program_entrants *e, struct table *t, const struct options *o, const struct app *app,

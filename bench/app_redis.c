@@ -58,6 +58,31 @@ static void check(const struct client_result *r)
 		     (unsigned long long)r->missing);
 }
 
+struct settle {
+	const struct app_turn *app;
+	struct records_written *written;
+};
+
+static void no_tick(void *arg)
+{
+	(void)arg;
+}
+
+static void settle_round(void *arg)
+{
+	const struct settle *s = arg;
+	const struct client_mixture mixture = {
+		.seconds = 1,
+		.pipeline = s->app->app->pipeline,
+		.is_uniform = s->app->load == TOUCH_RANDOM,
+	};
+	struct latency *nobodys = latency_create();
+	struct client_result r = client_mix(s->written, server_socket(), &mixture, nobodys, no_tick, NULL);
+
+	latency_destroy(nobodys);
+	check(&r);
+}
+
 static void mix(struct turn *t, const struct app_turn *a, struct records_written *w)
 {
 	const struct client_mixture mixture = {
@@ -65,13 +90,14 @@ static void mix(struct turn *t, const struct app_turn *a, struct records_written
 		.pipeline = a->app->pipeline,
 		.is_uniform = a->load == TOUCH_RANDOM,
 	};
-	double cpu = turn_cpu_seconds(t, server_pid());
+	struct settle s = { a, w };
 	struct client_result r;
+	double cpu;
 
-	atomic_store(&t->pid, (int)server_pid());
+	job_settle(t, server_pid(), settle_round, &s);
+	cpu = turn_cpu_seconds(t, server_pid());
 	r = client_mix(w, server_socket(), &mixture, &t->latency, say_how_far, t);
 	job_set_figures(t, server_pid(), r.seconds, (double)r.requests, cpu);
-	t->figures[APP_MEMORY] = (double)server_rss_bytes() / (1 << 20);
 	check(&r);
 }
 

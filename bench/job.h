@@ -28,6 +28,12 @@ enum app_figure {
 	APP_FIGURES
 };
 
+/*
+ * Call round(arg), which does untimed what will be timed, until the limit is in force: at least once. The memory of
+ * process `pid` counts from then on, until job_set_figures().
+ */
+void job_settle(struct turn *t, pid_t pid, void (*round)(void *arg), void *arg);
+
 /* Latency and speed of the operations that were timed; their CPU time in the process `pid` (0 = this one) since
  * `cpu_seconds`. */
 void job_set_figures(struct turn *t, pid_t pid, double seconds, double operations, double cpu_seconds);

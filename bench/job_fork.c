@@ -78,6 +78,7 @@ int job_fork(struct turn *t, int argc, char **argv)
 		atomic_store(&t->done, (double)i / (double)blocks);
 	}
 	usleep(SETTLE_MS * 1000);
+	atomic_store(&t->pid, (int)getpid());
 	t->figures[FORK_RESIDENT_MIB] = (double)sysfile_kib_field("/proc/self/status", "VmRSS") / (1 << 20);
 	measure(t, (unsigned)atoi(argv[1]));
 	for (size_t i = 0; i < blocks; i++)

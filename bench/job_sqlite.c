@@ -13,8 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-enum { PAGE_BYTES = 4096, WRITE_PERCENT = 10, BATCH = 1000 };
+enum { PAGE_BYTES = 4096, WRITE_PERCENT = 10, BATCH = 1000, SETTLE_SECONDS = 1 };
 static const double skew = 0.99;
 
 struct base {
@@ -110,28 +111,45 @@ static void load(struct base *b, uint64_t bytes)
 	b->update = prepare(b, "UPDATE t SET document = ?2 WHERE id = ?1");
 }
 
-static uint64_t mix(struct base *b, double seconds, int is_zipf)
+struct mixture {
+	struct base *base;
+	struct latency *latency;
+	struct random random;
+	struct zipf zipf;
+	int is_zipf;
+	double seconds;
+	uint64_t operations;
+};
+
+static void mix(void *arg)
 {
-	struct random r = { random_mix(b->seed) };
-	uint64_t start = clock_ns(), operations = 0;
-	struct zipf z;
+	struct mixture *m = arg;
+	struct base *b = m->base;
+	uint64_t start = clock_ns();
 
-	zipf_init(&z, b->rows, skew);
-	while (seconds_since(start) < seconds) {
-		uint32_t row = is_zipf ? zipf_draw(&z, &r) : random_below(&r, b->rows);
-		int writes = random_below(&r, 100) < WRITE_PERCENT;
+	for (m->operations = 0; seconds_since(start) < m->seconds; m->operations++) {
+		uint32_t row = m->is_zipf ? zipf_draw(&m->zipf, &m->random) : random_below(&m->random, b->rows);
+		int writes = random_below(&m->random, 100) < WRITE_PERCENT;
 
-		latency_add(&b->turn->latency, writes ? timed_update(b, row) : timed_get(b, row));
-		if (++operations % BATCH == 0)
-			atomic_store(&b->turn->done, 0.5 + seconds_since(start) / seconds / 2);
+		latency_add(m->latency, writes ? timed_update(b, row) : timed_get(b, row));
+		if (m->operations % BATCH == 0)
+			atomic_store(&b->turn->done, 0.5 + seconds_since(start) / m->seconds / 2);
 	}
-	return operations;
+}
+
+static void settle(struct mixture *m)
+{
+	m->latency = latency_create();
+	m->seconds = SETTLE_SECONDS;
+	job_settle(m->base->turn, getpid(), mix, m);
+	latency_destroy(m->latency);
 }
 
 int job_sqlite(struct turn *t, int argc, char **argv)
 {
-	uint64_t bytes = strtoull(argv[0], NULL, 10) * PAGE_BYTES, start = clock_ns(), operations;
+	uint64_t bytes = strtoull(argv[0], NULL, 10) * PAGE_BYTES, start = clock_ns();
 	struct base b = { .turn = t, .seed = strtoull(argv[3], NULL, 10) };
+	struct mixture m = { .base = &b, .random = { random_mix(b.seed) }, .is_zipf = !strcmp(argv[4], "zipf") };
 	double cpu;
 
 	(void)argc;
@@ -141,10 +159,14 @@ int job_sqlite(struct turn *t, int argc, char **argv)
 		errx(2, "no memory");
 	load(&b, bytes);
 	t->figures[APP_LOAD_S] = seconds_since(start);
+	zipf_init(&m.zipf, b.rows, skew);
+	settle(&m);
+	m.latency = &t->latency;
+	m.seconds = atof(argv[1]);
 	cpu = turn_cpu_seconds(t, 0);
 	start = clock_ns();
-	operations = mix(&b, atof(argv[1]), !strcmp(argv[4], "zipf"));
-	job_set_figures(t, 0, seconds_since(start), (double)operations, cpu);
+	mix(&m);
+	job_set_figures(t, 0, seconds_since(start), (double)m.operations, cpu);
 	for (uint32_t i = 0; i < b.rows; i++)
 		timed_get(&b, i);
 	if (b.wrong)

@@ -74,7 +74,7 @@ static void fill(const struct memory *m, struct turn *t)
 
 void memory_open(struct memory *m, struct turn *t)
 {
-	t->base_bytes = sysfile_kib_field("/proc/self/status", "VmRSS");
+	t->base_bytes = sysfile_kib_field("/proc/self/status", "RssAnon");
 	m->buffer = m->contender->open(&m->setup);
 	fill(m, t);
 }

@@ -42,25 +42,23 @@ const char *program_path(const char *name)
 /* ---- who takes part ---- */
 
 static void add(struct program_entrants *e, struct table *t, const struct options *o, enum program_how how,
-		const char *name, const char *what)
+		const char *name, const char *what, int is_bound)
 {
 	if (options_want(o, name))
-		e->hows[table_add_column(t, name, what, 0)] = how;
+		e->hows[table_add_column(t, name, what, is_bound)] = how;
 }
 
+/* Without a limit it is what is compared with; beside a peer, what the machine can do at best. */
 void program_columns(struct program_entrants *e, struct table *t, const struct options *o, int with_own_malloc)
 {
 	if (with_own_malloc)
-		add(e, t, o, PROGRAM_AS_IT_IS, "as it is", "with its own malloc, no limit");
-	add(e, t, o, PROGRAM_PLAIN, "plain", "with jemalloc, no limit");
+		add(e, t, o, PROGRAM_AS_IT_IS, "as it is", "with its own malloc, no limit", o->peer != NULL);
+	add(e, t, o, PROGRAM_PLAIN, "plain", "with jemalloc, no limit", o->peer != NULL);
 	if (o->peer)
-		add(e, t, o, PROGRAM_PEER, o->peer->name, o->peer->what);
-	add(e, t, o, PROGRAM_LARDER, "larder", "under larder run");
+		add(e, t, o, PROGRAM_PEER, o->peer->name, o->peer->what, 0);
+	add(e, t, o, PROGRAM_LARDER, "larder", "under larder run", 0);
 	if (!t->columns_count)
 		errx(2, "--contenders: there is nobody called '%s' here", o->contenders);
-	for (unsigned i = 0; i < t->columns_count; i++)
-		if (e->hows[i] == PROGRAM_PEER)
-			t->base = (int)i;
 }
 
 void program_begin(const struct options *o)
@@ -153,8 +151,8 @@ static void pass_on(int status)
 		_exit(code >= 125 ? 2 : code);
 }
 
-struct program_end program_run(struct turn *t, enum program_how how, uint64_t limit_bytes, const char *const *argv,
-			       int output)
+static struct program_end run(struct turn *t, enum program_how how, uint64_t limit_bytes, const char *const *argv,
+			      int output, int looks_itself)
 {
 	double limiter = (double)atomic_load(&t->limiter_cpu_ns) / 1e9;
 	uint64_t began = clock_ns();
@@ -162,7 +160,8 @@ struct program_end program_run(struct turn *t, enum program_how how, uint64_t li
 	int status;
 	pid_t pid = start(how, limit_bytes, argv, output);
 
-	atomic_store(&t->pid, (int)pid);
+	if (!looks_itself)
+		atomic_store(&t->pid, (int)pid);
 	while (wait4(pid, &status, 0, &u) < 0)
 		if (errno != EINTR)
 			err(2, "wait4");
@@ -173,6 +172,12 @@ struct program_end program_run(struct turn *t, enum program_how how, uint64_t li
 			       (double)atomic_load(&t->limiter_cpu_ns) / 1e9 - limiter,
 		.peak_bytes = (double)u.ru_maxrss * 1024,
 	};
+}
+
+struct program_end program_run(struct turn *t, enum program_how how, uint64_t limit_bytes, const char *const *argv,
+			       int output)
+{
+	return run(t, how, limit_bytes, argv, output, 0);
 }
 
 struct program_end program_run_job(struct turn *t, enum program_how how, uint64_t limit_bytes, const char *const *job)
@@ -188,5 +193,5 @@ struct program_end program_run_job(struct turn *t, enum program_how how, uint64_
 	while (*job && n < PROGRAM_ARGUMENTS_MAX - 1)
 		argv[n++] = *job++;
 	argv[n] = NULL;
-	return program_run(t, how, limit_bytes, argv, -1);
+	return run(t, how, limit_bytes, argv, -1, 1);
 }

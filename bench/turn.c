@@ -141,15 +141,16 @@ static int hold_limit(struct turn *t, const struct turn_setup *s, uint64_t *now)
 	return ram + 2 * step < *now;
 }
 
-static uint64_t resident_bytes(pid_t pid)
+/* Without files: code and libraries are there for everybody, and no cgroup is charged for what was in RAM before. */
+static uint64_t anonymous_bytes(pid_t pid)
 {
 	char path[64], text[128];
-	unsigned long long pages = 0;
+	unsigned long long resident = 0, files = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
 	if (!sysfile_read(path, text, sizeof(text)))
-		sscanf(text, "%*u %llu", &pages);
-	return pages * 4096;
+		sscanf(text, "%*u %llu %llu", &resident, &files);
+	return resident > files ? (resident - files) * 4096 : 0;
 }
 
 static void look_at_memory(struct turn *t, const struct turn_setup *s)
@@ -159,7 +160,7 @@ static void look_at_memory(struct turn *t, const struct turn_setup *s)
 
 	if (!pid)
 		return;
-	bytes = s->peer ? cgroup_usage_bytes(turn_group) + pool : resident_bytes(pid);
+	bytes = s->peer ? cgroup_usage_bytes(turn_group) + pool : anonymous_bytes(pid);
 	if (!s->peer)
 		bytes = bytes > t->base_bytes ? bytes - t->base_bytes : 0;
 	if (bytes > t->peak_bytes)
@@ -216,8 +217,7 @@ static int wait_and_hold(struct turn *t, const struct turn_setup *s, pid_t pid, 
 		int is_behind = s->peer && s->limit_bytes ? hold_limit(t, s, limit_now) : 0;
 
 		atomic_store(&t->is_settled, !is_behind);
-		if (s->limit_bytes)
-			look_at_memory(t, s);
+		look_at_memory(t, s);
 		show_progress(t);
 		if (!is_behind)
 			usleep(s->limit_bytes ? LIMITED_TICK_US : FREE_TICK_US);

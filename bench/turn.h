@@ -25,13 +25,13 @@ struct turn {
 	struct latency latency;
 	_Atomic double done; /* 0 to 1: how far this turn has come */
 	atomic_int pid;	     /* whose memory counts from now on; 0 = do not look */
-	uint64_t base_bytes; /* of its resident memory, what was there before */
+	uint64_t base_bytes; /* of its anonymous memory, what was there before */
 	char note[128];	     /* "" or a remark to stand below the table */
 	/* the orchestrator writes: */
 	atomic_int is_settled;		 /* the limit is in force: the pool has the size that goes with it */
 	unsigned run;			 /* from 0; contents differ from run to run */
 	_Atomic uint64_t limiter_cpu_ns; /* spent on holding the limit: reclaim that the kernel did for the contender */
-	uint64_t peak_bytes;		 /* of RAM, compressed pool included, without base_bytes */
+	uint64_t peak_bytes;		 /* of RAM, pool included, without files and without base_bytes */
 	uint64_t peak_pool_bytes;	 /* the peer's pool */
 };
 
