@@ -15,6 +15,7 @@ static const char usage[] =
 	"Benchmarks:\n"
 	"  fault       touch pages that are out, or more pages than the limit holds\n"
 	"  reclaim     take pages out: speed, CPU time, the RAM that holds them\n"
+	"  volatile    mark memory volatile, take it back, purge it\n"
 	"  alloc       allocate and free: what Larder costs a program that never needs it\n"
 	"  fork        fork a process with much memory, a part of which is out\n"
 	"  app         run programs in less memory than they need: Redis, SQLite, kernels, any command\n"
@@ -28,8 +29,8 @@ static const struct {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } benchmarks[] = {
-	{ "fault", fault_main }, { "reclaim", reclaim_main }, { "alloc", alloc_main },
-	{ "fork", fork_main },	 { "app", app_main },
+	{ "fault", fault_main }, { "reclaim", reclaim_main }, { "volatile", volatile_main },
+	{ "alloc", alloc_main }, { "fork", fork_main },	      { "app", app_main },
 };
 
 /* --help calls it by the name that it was called by. */

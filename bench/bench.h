@@ -10,5 +10,6 @@ int reclaim_main(int argc, char **argv);
 int alloc_main(int argc, char **argv);
 int fork_main(int argc, char **argv);
 int app_main(int argc, char **argv);
+int volatile_main(int argc, char **argv);
 
 #endif

@@ -106,3 +106,25 @@ int cgroup_forbid_swap(const char *path, uint64_t limit_bytes)
 		return write_number(path, "memory.memsw.limit_in_bytes", limit_bytes);
 	return write_number(path, "memory.swappiness", 0);
 }
+
+void cgroup_wait_for_memory(const char *path)
+{
+	if (is_v1(path))
+		write_number(path, "memory.oom_control", 1);
+}
+
+/* Lines of a name and a number; "under_oom 1" is what is looked for. */
+int cgroup_is_waiting(const char *path)
+{
+	char file[2 * CGROUP_PATH_BYTES], line[64];
+	int waiting = 0;
+	FILE *f;
+
+	snprintf(file, sizeof(file), "%s/memory.oom_control", path);
+	f = fopen(file, "re");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "under_oom %d", &waiting);
+	if (f)
+		fclose(f);
+	return waiting;
+}

@@ -80,6 +80,11 @@ int table_has(const struct cell *c, unsigned figure)
 	return c->samples[figure].count && !c->failed && !isnan(samples_median(&c->samples[figure]));
 }
 
+int table_takes_part(const struct table_case *c, unsigned column)
+{
+	return c->cells[column].samples[0].count || c->cells[column].failed;
+}
+
 static int anybody_has(const struct table *t, const struct table_case *c, unsigned figure)
 {
 	for (unsigned i = 0; i < t->columns_count; i++)
@@ -107,17 +112,11 @@ static int has_ratio(const struct table *t, unsigned column)
 	return t->base >= 0 && (int)column != t->base && !t->columns[column].is_bound;
 }
 
-/* Who takes part in this case. */
-static int is_there(const struct table_case *c, unsigned column)
-{
-	return c->cells[column].samples[0].count || c->cells[column].failed;
-}
-
 static void print_head(const struct table *t, const struct table_case *c)
 {
 	printf("%*s", NAME_WIDTH, "");
 	for (unsigned i = 0; i < t->columns_count; i++) {
-		if (!is_there(c, i))
+		if (!table_takes_part(c, i))
 			continue;
 		printf("%*s", CELL_WIDTH, t->columns[i].name);
 		if (has_ratio(t, i))
@@ -172,7 +171,7 @@ static void print_row(const struct table *t, const struct table_case *c, unsigne
 		 t->figures[figure].unit);
 	printf("%-*s", NAME_WIDTH, name);
 	for (unsigned i = 0; i < t->columns_count; i++)
-		if (is_there(c, i))
+		if (table_takes_part(c, i))
 			print_cell(t, c, i, figure);
 	putchar('\n');
 }

@@ -66,7 +66,9 @@ void table_print_json(const struct table *t);
 /* Print it one way or the other, free it, and return the exit code: 0, or 1 when some contender has failed. */
 int table_show(struct table *t, int as_json);
 
-/* Does the cell have this figure; can it be compared with the base's; and the ratios to that, run by run. */
+/* Does the column have a part in this case; does the cell have this figure; can it be compared with the base's; and the
+ * ratios to that, run by run. */
+int table_takes_part(const struct table_case *c, unsigned column);
 int table_has(const struct cell *c, unsigned figure);
 int table_is_compared(const struct table *t, const struct table_case *c, unsigned column, unsigned figure);
 struct samples table_ratio(const struct table *t, const struct table_case *c, unsigned column, unsigned figure);

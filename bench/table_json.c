@@ -78,7 +78,7 @@ static struct json_object *case_json(const struct table *t, const struct table_c
 	json_object_object_add(o, "label", json_object_new_string(c->label));
 	json_object_object_add(o, "parameters", json_object_get(c->parameters));
 	for (unsigned i = 0; i < t->columns_count; i++)
-		if (c->cells[i].failed || c->cells[i].samples[0].count)
+		if (table_takes_part(c, i))
 			json_object_array_add(results, cell_json(t, c, i));
 	json_object_object_add(o, "results", results);
 	return o;

@@ -134,7 +134,9 @@ static int hold_limit(struct turn *t, const struct turn_setup *s, uint64_t *now)
 	uint64_t ram = pool + least < s->limit_bytes ? s->limit_bytes - pool : least;
 	uint64_t step = s->limit_bytes / LIMIT_STEPS, before = *now;
 
-	if (ram > before + step)
+	if (cgroup_is_waiting(turn_group))
+		set_limit(t, before + step, now);
+	else if (ram > before + step)
 		set_limit(t, ram, now);
 	else if (ram + step < before)
 		set_limit(t, before - step, now);
@@ -236,6 +238,7 @@ static int run_once(struct turn *t, const struct turn_setup *s, unsigned run)
 	turn_group = s->peer ? cgroup : "";
 	if (s->peer) {
 		set_limit(t, s->limit_bytes ? s->limit_bytes : 1ull << 50, &limit_now);
+		cgroup_wait_for_memory(turn_group);
 		s->peer->on();
 	}
 	status = wait_and_hold(t, s, start(t, s), &limit_now);
