@@ -19,6 +19,7 @@ static const char usage[] =
 	"  alloc       allocate and free: what Larder costs a program that never needs it\n"
 	"  fork        fork a process with much memory, a part of which is out\n"
 	"  app         run programs in less memory than they need: Redis, SQLite, kernels, any command\n"
+	"  report DIR  make one HTML page with plots of what --json has left in DIR\n"
 	"\n"
 	"  --help      show this text; larder bench BENCHMARK --help tells more\n"
 	"\n"
@@ -29,8 +30,8 @@ static const struct {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } benchmarks[] = {
-	{ "fault", fault_main }, { "reclaim", reclaim_main }, { "volatile", volatile_main },
-	{ "alloc", alloc_main }, { "fork", fork_main },	      { "app", app_main },
+	{ "fault", fault_main }, { "reclaim", reclaim_main }, { "volatile", volatile_main }, { "alloc", alloc_main },
+	{ "fork", fork_main },	 { "app", app_main },	      { "report", report_main },
 };
 
 /* --help calls it by the name that it was called by. */

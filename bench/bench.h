@@ -11,5 +11,6 @@ int alloc_main(int argc, char **argv);
 int fork_main(int argc, char **argv);
 int app_main(int argc, char **argv);
 int volatile_main(int argc, char **argv);
+int report_main(int argc, char **argv);
 
 #endif

@@ -8,6 +8,7 @@
 #include "bench.h"
 #include "clock.h"
 #include "compare.h"
+#include "diskstats.h"
 #include "memory.h"
 
 #include <math.h>
@@ -15,7 +16,7 @@
 
 #define MIB ((double)(1 << 20))
 
-enum figure_index { GB_S, CALL_GB_S, CPU_US, HELD, RATIO, METADATA, DENSITY, WRITTEN, IDLE, FIGURES };
+enum figure_index { GB_S, CALL_GB_S, CPU_US, HELD, RATIO, METADATA, DENSITY, WRITTEN, DEVICE, IDLE, FIGURES };
 
 static const struct figure figures[] = {
 	[GB_S] = { "out, until RAM is free", "GB/s", "gb_s" },
@@ -26,6 +27,7 @@ static const struct figure figures[] = {
 	[METADATA] = { "tables a page", "bytes", "metadata_bytes" },
 	[DENSITY] = { "compressed / its space", "", "density" },
 	[WRITTEN] = { "written / taken out", "", "written" },
+	[DEVICE] = { "device wrote / taken out", "", "device_written" },
 	[IDLE] = { "CPU time while idle", "ms/s", "idle_ms_s" },
 };
 
@@ -46,6 +48,13 @@ static void measure_stats(const struct memory *m, double *to)
 	to[WRITTEN] = s.written_bytes / (double)m->setup.bytes;
 }
 
+/* Everybody's writes to the device, the filesystem's own included. */
+static void set_disk_figures(const struct memory *m, double *to, double call_seconds, double device_before)
+{
+	to[CALL_GB_S] = (double)m->setup.bytes / call_seconds / 1e9;
+	to[DEVICE] = (diskstats_written_bytes(m->setup.disk_dir) - device_before) / (double)m->setup.bytes;
+}
+
 static void measure_idle(const struct memory *m, struct turn *t)
 {
 	double cpu = turn_cpu_seconds(t, 0), seconds = m->options->idle_seconds;
@@ -59,10 +68,11 @@ static void measure_idle(const struct memory *m, struct turn *t)
 static void body(struct turn *t, void *arg)
 {
 	struct memory *m = arg;
-	double seconds, call_seconds, cpu;
+	double seconds, call_seconds, cpu, device;
 	uint64_t start;
 
 	memory_open(m, t);
+	device = m->setup.disk_dir ? diskstats_written_bytes(m->setup.disk_dir) : NAN;
 	cpu = turn_cpu_seconds(t, 0);
 	start = clock_ns();
 	call_seconds = m->contender->out();
@@ -71,7 +81,7 @@ static void body(struct turn *t, void *arg)
 	memory_check_out(m);
 	t->figures[GB_S] = (double)m->setup.bytes / seconds / 1e9;
 	if (m->setup.disk_dir && m->contender->kind != CONTENDER_BOUND)
-		t->figures[CALL_GB_S] = (double)m->setup.bytes / call_seconds / 1e9;
+		set_disk_figures(m, t->figures, call_seconds, device);
 	measure_stats(m, t->figures);
 	if (m->options->idle_seconds && m->contender->kind != CONTENDER_BOUND)
 		measure_idle(m, t);
