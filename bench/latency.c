@@ -1,6 +1,7 @@
 #include "latency.h"
 
 #include <err.h>
+#include <math.h>
 #include <stddef.h>
 #include <sys/mman.h>
 
@@ -48,7 +49,7 @@ double latency_quantile_us(const struct latency *l, double quantile)
 	for (unsigned i = 0; i < LATENCY_BINS; i++) {
 		seen += l->bins[i];
 		if (seen > rank)
-			return bin_us(i);
+			return fmin(bin_us(i), (double)l->max_ns / 1000);
 	}
 	return (double)l->max_ns / 1000;
 }

@@ -283,7 +283,7 @@ void options_describe(const struct options *o, char *head, size_t room, struct j
 
 uint64_t limit_bytes(const struct limit *l, uint64_t whole)
 {
-	uint64_t bytes = l->percent ? whole / 100 * l->percent : l->bytes;
+	uint64_t bytes = l->percent ? whole * l->percent / 100 : l->bytes;
 
 	if (l->percent && bytes < LEAST_LIMIT_MIB * MIB)
 		errx(2, "--limit: %u%% of %llu MiB is less than %u MiB, the least there is: take more pages",

@@ -64,11 +64,12 @@ static void put_curves(FILE *f, const struct plot *p)
 {
 	fputs("plot ", f);
 	for (unsigned i = 0; i < p->count; i++) {
-		fprintf(f, "%s$s%u using 1:2 with %s lw 2 pt %u ps 0.6 lc rgb '%s' title ", i ? ", " : "", i,
-			p->has_bars ? "linespoints" : "lines", i + 4, colours[i]);
-		put_text(f, p->series[i].name);
+		fprintf(f, "%s$s%u using ", i ? ", " : "", i);
 		if (p->has_bars)
-			fprintf(f, ", $s%u using 1:2:3:4 with yerrorbars pt 0 lw 1 lc rgb '%s' notitle", i, colours[i]);
+			fprintf(f, "1:2:3:4 with yerrorlines pt 7 ps 0.5 lw 2 lc rgb '%s' title ", colours[i]);
+		else
+			fprintf(f, "1:2 with lines lw 2 lc rgb '%s' title ", colours[i]);
+		put_text(f, p->series[i].name);
 	}
 	fputc('\n', f);
 }

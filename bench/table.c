@@ -127,7 +127,7 @@ static void print_head(const struct table *t, const struct table_case *c)
 
 static int digits_of(double value)
 {
-	return value < 10 ? 2 : value < 1000 ? 1 : 0;
+	return value < 0.1 ? 3 : value < 10 ? 2 : value < 1000 ? 1 : 0;
 }
 
 /* The median, and how far the runs are apart: half of the difference between the largest and the smallest. */
@@ -155,7 +155,7 @@ static void print_cell(const struct table *t, const struct table_case *c, unsign
 		return;
 	if (table_is_compared(t, c, column, figure)) {
 		ratio = table_ratio(t, c, column, figure);
-		printf("%*.2f", RATIO_WIDTH, samples_median(&ratio));
+		printf("%*.*f", RATIO_WIDTH, digits_of(samples_median(&ratio)), samples_median(&ratio));
 	} else {
 		printf("%*s", RATIO_WIDTH, "-");
 	}
