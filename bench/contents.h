@@ -10,9 +10,9 @@
 enum contents {
 	CONTENTS_MIXED, /* what a heap looks like: text, objects, small numbers, zeroes, some noise; LZ4 ratio about 2.2
 			 */
-	CONTENTS_TEXT,	/* prose; 1.6 */
-	CONTENTS_JSON,	/* documents of 100 bytes to 4 KiB, one after the other; 2.9 */
-	CONTENTS_BINARY, /* objects and numbers, no text; 1.8 */
+	CONTENTS_TEXT,	/* prose; 1.4 */
+	CONTENTS_JSON,	/* documents of 100 bytes to 4 KiB, one after the other; 3.0 */
+	CONTENTS_BINARY, /* objects and numbers, no text; 1.4 */
 	CONTENTS_RANDOM, /* incompressible */
 	CONTENTS_ZERO,	 /* one repeated word */
 	CONTENTS_FILE,	 /* the pages of a file, again and again */
