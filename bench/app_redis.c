@@ -10,7 +10,6 @@
 
 #include <err.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,13 +19,11 @@ static const char server[] = "/usr/bin/redis-server";
 
 static void start(const struct app_turn *a)
 {
-	const char *options[] = { "--limit", NULL, NULL };
-	char limit[32];
+	const char *options[PROGRAM_OPTIONS_MAX];
 
 	if (access(server, X_OK))
 		err(2, "%s: install redis-server", server);
-	snprintf(limit, sizeof(limit), "%lluk", (unsigned long long)a->limit_bytes / 1024);
-	options[1] = limit;
+	program_larder_options(a->limit_bytes, options);
 	server_start(server, a->how == PROGRAM_LARDER ? program_path("larder") : NULL, options,
 		     a->how == PROGRAM_PEER ? turn_join_cgroup : NULL);
 }

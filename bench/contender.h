@@ -21,6 +21,7 @@ struct contender_setup {
 	uint64_t limit_bytes; /* of RAM in total; 0 = none: pages leave when they are told to */
 	const struct peer *peer;
 	const char *disk_dir; /* where a tier on disk may be; NULL = none */
+	int encrypts;	      /* what goes there */
 };
 
 /* What a contender holds when pages are out. NAN where it does not say. */
@@ -52,6 +53,9 @@ struct contender {
 
 extern const struct contender contender_kernel, contender_handlers, contender_inline, contender_lz4, contender_memcpy,
 	contender_ram;
+
+/* The disk itself, which has no pages: what it is called. Its figures are fio's (fio.h). */
+extern const struct contender contender_fio;
 
 /* Pages of the buffer that are in this process's mapping, as /proc/self/pagemap says, which knows all contenders. */
 size_t contender_present_pages(const char *buffer, size_t bytes);

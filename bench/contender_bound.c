@@ -164,3 +164,9 @@ const struct contender contender_ram = {
 	.out = nothing_out,
 	.stats = no_stats,
 };
+
+const struct contender contender_fio = {
+	.name = "fio",
+	.what = "the bound: the disk, by fio with io_uring and O_DIRECT",
+	.kind = CONTENDER_BOUND,
+};

@@ -34,7 +34,7 @@ static void start_larder(const struct contender_setup *s)
 		.limit_bytes = s->limit_bytes,
 		.swap_dir = s->disk_dir,
 		.swap_bytes = s->disk_dir ? 2 * s->bytes + 64 * MIB : 0,
-		.flags = LARDER_IGNORE_SYSTEM,
+		.flags = LARDER_IGNORE_SYSTEM | (s->disk_dir && s->encrypts ? LARDER_SWAP_ENCRYPT : 0),
 	};
 	int err = larder_start(&options);
 

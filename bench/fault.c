@@ -8,6 +8,7 @@
  */
 #include "bench.h"
 #include "compare.h"
+#include "fio.h"
 #include "memory.h"
 #include "turn.h"
 
@@ -106,6 +107,28 @@ static void body(struct turn *t, void *arg)
 	memory_verify(&f->memory, t);
 }
 
+/* In order, 64 KiB are read at once, as readahead would. */
+static void fio_body(struct turn *t, void *arg)
+{
+	const struct fault_turn *f = arg;
+	const int in_order = f->plan.pattern == TOUCH_SEQUENTIAL;
+	const struct fio_job job = { in_order ? "read" : "randread", in_order ? "64k" : "4k", in_order ? 4 : f->threads,
+				     !in_order };
+	int file = fio_make_file(f->memory.options->dir, f->memory.setup.bytes, NULL);
+	struct fio_speed s = fio_run(file, f->memory.setup.bytes, &job);
+
+	t->figures[MB_S] = s.mb_s;
+	t->figures[PAGES_S] = s.mb_s * 1e6 / CONTENDER_PAGE_BYTES;
+	if (in_order)
+		return;
+	t->figures[P50] = s.p50_us;
+	t->figures[P90] = s.p90_us;
+	t->figures[P99] = s.p99_us;
+	t->figures[P999] = s.p999_us;
+	t->figures[MOST] = s.max_us;
+	t->figures[MEAN] = s.mean_us;
+}
+
 /* ---- cases ---- */
 
 static int finish(struct turn *t, const struct turn_setup *s)
@@ -124,6 +147,19 @@ static int takes_part(const struct contender *c, uint64_t limit)
 	if (c == &contender_ram)
 		return limit != 0;
 	return c->kind != CONTENDER_BOUND || !limit;
+}
+
+/* Bounds know no limit. */
+static struct turn_setup set_up_turn(struct fault_turn *f)
+{
+	const struct contender *c = f->memory.contender;
+
+	return (struct turn_setup){
+		.peer = memory_peer(&f->memory),
+		.limit_bytes = c->kind == CONTENDER_BOUND ? 0 : f->memory.setup.limit_bytes,
+		.body = c == &contender_fio ? fio_body : body,
+		.arg = f,
+	};
 }
 
 static void run_case(const struct memory_entrants *e, struct table *t, const struct options *o, uint64_t pages,
@@ -145,8 +181,7 @@ static void run_case(const struct memory_entrants *e, struct table *t, const str
 		memory_set_up(&f->memory, o, e->contenders[i], pages, limit);
 		f->plan = (struct touch_plan){ pattern, pages, o->touches, o->stride, o->seed };
 		if (takes_part(e->contenders[i], f->memory.setup.limit_bytes))
-			setups[i] =
-				(struct turn_setup){ memory_peer(&f->memory), f->memory.setup.limit_bytes, body, f };
+			setups[i] = set_up_turn(f);
 	}
 	compare_case(t, c, setups, o->runs, finish);
 }

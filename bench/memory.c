@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include "fio.h"
 #include "sysfile.h"
 
 #include <err.h>
@@ -28,6 +29,8 @@ void memory_begin(struct memory_entrants *e, struct table *t, const struct optio
 		add(e, t, o, &contender_kernel, o->peer->name, o->peer->what);
 	add(e, t, o, &contender_handlers, contender_handlers.name, contender_handlers.what);
 	add(e, t, o, &contender_inline, contender_inline.name, contender_inline.what);
+	if (o->peer && o->peer->needs_dir && fio_is_there())
+		add(e, t, o, &contender_fio, contender_fio.name, contender_fio.what);
 	for (; *bounds; bounds++)
 		add(e, t, o, *bounds, (*bounds)->name, (*bounds)->what);
 	if (!t->columns_count)
@@ -51,6 +54,7 @@ void memory_set_up(struct memory *m, const struct options *o, const struct conte
 		.limit_bytes = limit_bytes(limit, pages * CONTENDER_PAGE_BYTES),
 		.peer = o->peer,
 		.disk_dir = o->peer && o->peer->needs_dir ? o->dir : NULL,
+		.encrypts = o->encrypt,
 	};
 }
 

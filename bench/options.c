@@ -32,6 +32,7 @@ enum key {
 	KEY_SECONDS,
 	KEY_CONTENDERS,
 	KEY_REPEATS,
+	KEY_ENCRYPT,
 };
 
 static const struct {
@@ -57,6 +58,7 @@ static const struct {
 	{ { "contenders", KEY_CONTENDERS, "NAME,...", 0, "only these, as the table names them (all)", 0 },
 	  TAKES_CONTENDERS },
 	{ { "repeats", KEY_REPEATS, "N", 0, "how often in a turn", 0 }, TAKES_REPEATS },
+	{ { "encrypt", KEY_ENCRYPT, NULL, 0, "Larder encrypts what it writes to disk", 0 }, TAKES_DIR },
 	{ { "runs", KEY_RUNS, "N", 0, "turns of each contender", 0 }, 0 },
 	{ { "seed", KEY_SEED, "N", 0, "of contents and orders (1)", 0 }, 0 },
 	{ { "json", KEY_JSON, NULL, 0, "print a JSON document instead of tables", 0 }, 0 },
@@ -218,6 +220,9 @@ static error_t parse_one(int key, char *value, struct argp_state *state)
 		return 0;
 	case KEY_CONTENDERS:
 		o->contenders = value;
+		return 0;
+	case KEY_ENCRYPT:
+		o->encrypt = 1;
 		return 0;
 	case KEY_JSON:
 		o->json = 1;

@@ -17,6 +17,10 @@ enum { PAGE_BYTES = 4096, SPARE_BYTES = 256 << 20 };
 
 static const char jemalloc[] = "libjemalloc.so.2", no_limit[] = "100G";
 
+/* Larder has a place on disk when its rival has; NULL = none. */
+static const char *disk_dir;
+static int disk_encrypts;
+
 /* ---- where things are ---- */
 
 const char *program_path(const char *name)
@@ -63,6 +67,8 @@ void program_columns(struct program_entrants *e, struct table *t, const struct o
 
 void program_begin(const struct options *o)
 {
+	disk_dir = o->peer && o->peer->needs_dir ? o->dir : NULL;
+	disk_encrypts = o->encrypt;
 	turns_begin(o->peer, o->dir, options_most_pages(o) * 2 * PAGE_BYTES + SPARE_BYTES);
 }
 
@@ -73,18 +79,34 @@ uint64_t program_limit(enum program_how how, uint64_t limit_bytes)
 
 /* ---- running ---- */
 
-size_t program_prefix(enum program_how how, uint64_t limit_bytes, const char *to[8])
+size_t program_larder_options(uint64_t limit_bytes, const char *to[PROGRAM_OPTIONS_MAX])
 {
 	static char limit[32];
 	size_t n = 0;
 
-	if (how != PROGRAM_LARDER)
-		return 0;
 	snprintf(limit, sizeof(limit), "%lluk", (unsigned long long)limit_bytes / 1024);
-	to[n++] = program_path("larder");
-	to[n++] = "run";
 	to[n++] = "--limit";
 	to[n++] = limit_bytes ? limit : no_limit;
+	if (disk_dir) {
+		to[n++] = "--swap-dir";
+		to[n++] = disk_dir;
+	}
+	if (disk_dir && disk_encrypts)
+		to[n++] = "--swap-encrypt";
+	to[n] = NULL;
+	return n;
+}
+
+/* What comes before the program on the command line. */
+static size_t prefix(enum program_how how, uint64_t limit_bytes, const char **to)
+{
+	size_t n = 0;
+
+	if (how != PROGRAM_LARDER)
+		return 0;
+	to[n++] = program_path("larder");
+	to[n++] = "run";
+	n += program_larder_options(limit_bytes, to + n);
 	to[n++] = "--";
 	return n;
 }
@@ -98,11 +120,11 @@ static void redirect(int output)
 
 static void become(enum program_how how, uint64_t limit_bytes, const char *const *argv)
 {
-	const char *all[PROGRAM_ARGUMENTS_MAX + 8];
-	size_t n = program_prefix(how, limit_bytes, all);
+	const char *all[PROGRAM_ARGUMENTS_MAX + PROGRAM_OPTIONS_MAX + 4];
+	size_t n = prefix(how, limit_bytes, all);
 
 	for (size_t i = 0; argv[i]; i++) {
-		if (n == PROGRAM_ARGUMENTS_MAX + 7)
+		if (i == PROGRAM_ARGUMENTS_MAX)
 			errx(2, "too many arguments");
 		all[n++] = argv[i];
 	}

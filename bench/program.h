@@ -47,9 +47,9 @@ uint64_t program_limit(enum program_how how, uint64_t limit_bytes);
 struct program_end program_run(struct turn *t, enum program_how how, uint64_t limit_bytes, const char *const *argv,
 			       int output);
 
-/* In a child that is to become the program: what comes before argv on the command line. Returns how many are in `to`.
- */
-size_t program_prefix(enum program_how how, uint64_t limit_bytes, const char *to[8]);
+/* The options of `larder run`, NULL at the end. Returns how many. */
+enum { PROGRAM_OPTIONS_MAX = 8 };
+size_t program_larder_options(uint64_t limit_bytes, const char *to[PROGRAM_OPTIONS_MAX]);
 
 /*
  * Run a job of larder-bench-job: its name and its arguments, NULL at the end. It finds the turn by itself and leaves

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "compare.h"
 #include "diskstats.h"
+#include "fio.h"
 #include "memory.h"
 
 #include <math.h>
@@ -88,6 +89,15 @@ static void body(struct turn *t, void *arg)
 	memory_verify(m, t);
 }
 
+static void fio_body(struct turn *t, void *arg)
+{
+	const struct memory *m = arg;
+	struct fio_speed write;
+
+	close(fio_make_file(m->options->dir, m->setup.bytes, &write));
+	t->figures[GB_S] = write.mb_s / 1e3;
+}
+
 /* ---- cases ---- */
 
 static void run_case(const struct memory_entrants *e, struct table *t, const struct options *o, uint64_t pages)
@@ -99,7 +109,8 @@ static void run_case(const struct memory_entrants *e, struct table *t, const str
 	json_object_object_add(c->parameters, "pages", json_object_new_int64((int64_t)pages));
 	for (unsigned i = 0; i < t->columns_count; i++) {
 		memory_set_up(&memories[i], o, e->contenders[i], pages, &(struct limit){ 0 });
-		setups[i] = (struct turn_setup){ memory_peer(&memories[i]), 0, body, &memories[i] };
+		setups[i] = (struct turn_setup){ memory_peer(&memories[i]), 0,
+						 e->contenders[i] == &contender_fio ? fio_body : body, &memories[i] };
 	}
 	compare_case(t, c, setups, o->runs, NULL);
 }
