@@ -35,7 +35,8 @@ static double compression_ratio(const struct app_turn *a)
 	struct larder_stat s;
 
 	if (a->how == PROGRAM_LARDER)
-		return larder_stat_read(program_path("larder"), server_pid(), &s) ? NAN : s.compression_ratio;
+		return larder_stat_read(program_path("larder"), server_pid(), &s) ? NAN
+										  : s.compression_ratio * s.density;
 	if (a->how == PROGRAM_PEER && a->options->peer->held)
 		a->options->peer->held(&content, &occupied);
 	return occupied ? (double)content / (double)occupied : NAN;

@@ -84,7 +84,7 @@ static void warm_up(const struct touch_run *run, struct turn *t)
 static void body(struct turn *t, void *arg)
 {
 	struct fault_turn *f = arg;
-	struct touch_run run = { .threads = f->threads, .arg = f, .done = &t->done };
+	struct touch_run run = { .threads = f->threads, .arg = f, .done = &t->done, .done_before = 0.5 };
 	unsigned passes = f->memory.setup.limit_bytes ? PASSES : 1;
 	double seconds = 0;
 

@@ -119,8 +119,10 @@ static void touch_page(const struct touch_run *run, size_t page, size_t turn)
 
 static void tell(const struct toucher *t, size_t i)
 {
+	double share = (double)(i - t->first) / (double)(t->end - t->first);
+
 	if (t == touchers && t->run->done && i % TELL_EVERY == 0)
-		atomic_store_explicit(t->run->done, (double)(i - t->first) / (double)(t->end - t->first + 1),
+		atomic_store_explicit(t->run->done, t->run->done_before + share * (1 - t->run->done_before),
 				      memory_order_relaxed);
 }
 

@@ -45,7 +45,8 @@ struct touch_run {
 	void (*before)(
 		void *); /* NULL, or called when the threads are there and wait: their start touches nothing then */
 	void *arg;
-	_Atomic double *done; /* NULL, or where to say from 0 to 1 how far it has come */
+	_Atomic double *done; /* NULL, or where to say how far it has come, up to 1 */
+	double done_before;   /* how far things were before */
 };
 
 /* Go through the order once. Adds each touch to `latency` (NULL: to nothing), and returns the seconds from the first to

@@ -27,6 +27,7 @@ static const char *turn_group = ""; /* the cgroup during this turn */
 static struct {
 	struct progress progress;
 	unsigned expected, finished;
+	double shown; /* in turns */
 	char phase[64];
 } whole;
 
@@ -171,9 +172,14 @@ static void look_at_memory(struct turn *t, const struct turn_setup *s)
 		t->peak_pool_bytes = pool;
 }
 
+/* A turn may go over its memory more than once: the bar does not go back for it. */
 static void show_progress(const struct turn *t)
 {
-	progress_show(&whole.progress, 100 * (whole.finished + atomic_load(&t->done)) / whole.expected);
+	double done = whole.finished + atomic_load(&t->done);
+
+	if (done > whole.shown)
+		whole.shown = done;
+	progress_show(&whole.progress, 100 * whole.shown / whole.expected);
 }
 
 /* ---- one turn ---- */
