@@ -123,8 +123,8 @@ struct larder_backend_ops {
 	 */
 	int (*get)(void *backend, void *scratch, uint64_t handle, void *page);
 
-	/* Copy an object as it is stored, for the next tier. Returns its size, or 0 when it is damaged. NULL for a tier
-	 * on disk. */
+	/* Copy an object for the next tier: as it is stored, or, if that is of use in this tier alone, the page.
+	 * Returns its size, or 0 when it is damaged. NULL for a tier on disk. */
 	size_t (*copy)(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES]);
 
 	/* Forget one object and free its space. Cannot fail. Not while its batch is under way. */
@@ -137,6 +137,14 @@ struct larder_backend_ops {
 	 * of occupied space given back.
 	 */
 	uint64_t (*compact)(void *backend, void *scratch, uint64_t budget_bytes);
+
+	/*
+	 * Make what has been stored for a while smaller, by means that put() has no time for: a few hundred
+	 * microseconds of it. Runs beside put, get and drop, but not while the process forks; one thread at a time.
+	 * Returns in how many ns there is more to do; 0: not before something has been put. NULL: there is no such
+	 * means.
+	 */
+	uint64_t (*recompress)(void *backend);
 
 	void (*usage)(const void *backend, struct larder_backend_usage *usage);
 

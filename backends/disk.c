@@ -16,6 +16,7 @@
 #include <linux/ioprio.h>
 #include <linux/magic.h>
 #include <linux/stat.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 
 #ifndef IOPRIO_BE_NR
@@ -24,6 +25,9 @@
 
 /* From Linux 6.7 on (io_uring.h, futex.h); Debian 12's headers are older. */
 enum { OP_FUTEX_WAIT = 51, FUTEX_SIZE_U32 = 0x02, FUTEX_IS_PRIVATE = 0x80 };
+
+/* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */
+enum { PUNCH_MODE = 0x03 };
 
 enum { BLOCK_LEAST_BYTES = 4096, FILE_MODE = 0600, NAME_TRIES = 16, FILE_SLOT = 0 };
 
@@ -102,12 +106,16 @@ static uint32_t block_of(long fd, int is_device)
 	return block < BLOCK_LEAST_BYTES ? BLOCK_LEAST_BYTES : block;
 }
 
-/* Make the file as long as it may become, which costs nothing where files can have holes. Where it fails, a limit on
- * the size of files, say, it grows as it is written. */
+/* Make the file as long as it may become, which costs nothing where files can have holes. Where that does not go, it
+ * grows as it is written. What is beyond the process's limit on the size of files is not asked for: SIGXFSZ would end
+ * it. */
 static void lengthen(long fd, uint64_t bytes)
 {
+	struct rlimit limit;
 	struct statfs fs;
 
+	if (sys_call6(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0) == 0 && limit.rlim_cur < bytes)
+		bytes = limit.rlim_cur;
 	if (sys_call3(SYS_fstatfs, fd, (long)&fs, 0) == 0 && fs.f_type != MSDOS_SUPER_MAGIC &&
 	    fs.f_type != EXFAT_SUPER_MAGIC)
 		sys_call3(SYS_ftruncate, fd, (long)bytes, 0);
@@ -169,13 +177,6 @@ void disk_close(struct larder_disk *d)
 {
 	sys_close(d->fd);
 	d->fd = -1;
-}
-
-int disk_punch(struct larder_disk *d, uint64_t offset, uint64_t bytes)
-{
-	const int punch = 0x03; /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */
-
-	return d->is_device ? 0 : (int)sys_call6(SYS_fallocate, d->fd, punch, (long)offset, (long)bytes, 0, 0);
 }
 
 /* ---- queues ---- */
@@ -271,6 +272,14 @@ static void ask_for_transfer(struct disk_queue *q, struct disk_transfer *t, stru
 	sqe->ioprio = priority_of((enum disk_kind)t->kind);
 }
 
+static void ask_for_hole(struct disk_queue *q, const struct disk_transfer *t, struct io_uring_sqe *sqe)
+{
+	io_uring_prep_fallocate(sqe, q->registered_file ? FILE_SLOT : q->disk->fd, PUNCH_MODE, (off_t)t->offset,
+				t->bytes);
+	if (q->registered_file)
+		sqe->flags |= IOSQE_FIXED_FILE;
+}
+
 /* The next request of a transfer. */
 static void ask(struct disk_queue *q, struct disk_transfer *t)
 {
@@ -287,7 +296,10 @@ static void ask(struct disk_queue *q, struct disk_transfer *t)
 		io_uring_prep_nop(sqe);
 	} else {
 		t->phase = PHASE_TRANSFERS;
-		ask_for_transfer(q, t, sqe);
+		if (t->kind == DISK_PUNCH)
+			ask_for_hole(q, t, sqe);
+		else
+			ask_for_transfer(q, t, sqe);
 	}
 	io_uring_sqe_set_data(sqe, t);
 }
@@ -297,6 +309,8 @@ static void count_begun(const struct larder_disk *d, const struct disk_transfer 
 	struct larder_disk_stats *s = d->stats;
 	uint64_t now;
 
+	if (t->kind == DISK_PUNCH)
+		return;
 	if (t->kind == DISK_WRITE) {
 		count(&s->writes_in_flight, 1);
 		return;
@@ -312,6 +326,8 @@ static void count_ended(const struct larder_disk *d, const struct disk_transfer 
 	unsigned bucket = stats_latency_bucket(sys_now_ns() - t->started_ns);
 	int is_read = t->kind == DISK_READ;
 
+	if (t->kind == DISK_PUNCH)
+		return;
 	count(is_read ? &s->reads_in_flight : &s->writes_in_flight, (uint64_t)-1);
 	count(is_read ? &s->reads : &s->writes, 1);
 	count(is_read ? &s->read_bytes : &s->write_bytes, t->done);
@@ -382,6 +398,10 @@ static void transferred(struct disk_queue *q, struct disk_transfer *t, int32_t b
 	if (bytes == 0 && t->kind == DISK_READ && !q->disk->is_device) {
 		read_nothing(t);
 		end(q, t, (int32_t)t->bytes);
+		return;
+	}
+	if (t->kind == DISK_PUNCH) {
+		end(q, t, bytes ? bytes : (int32_t)t->bytes);
 		return;
 	}
 	if (bytes <= 0) {
@@ -505,7 +525,7 @@ int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t 
 	if (!disk_expects(q)) {
 		q->waits_for_event = 1;
 		sqe = entry(q);
-		io_uring_prep_read(sqe, fd, buffer, bytes, (uint64_t)-1);
+		io_uring_prep_poll_add(sqe, fd, POLLIN);
 		io_uring_sqe_set_data(sqe, NULL);
 	}
 	if (q->completed || q->event_result)
@@ -514,7 +534,7 @@ int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t 
 		wait_for_completion(q);
 	result = q->event_result;
 	q->event_result = 0;
-	return result;
+	return result > 0 ? (int32_t)sys_read(fd, buffer, bytes) : result;
 }
 
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)

@@ -15,7 +15,9 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum disk_kind { DISK_READ, DISK_WRITE };
+/* A punch gives the space of a range of the file back to its filesystem, and transfers nothing. It, too, can take its
+ * time, where the filesystem waits for its disk. */
+enum disk_kind { DISK_READ, DISK_WRITE, DISK_PUNCH };
 
 struct disk_transfer;
 
@@ -66,9 +68,6 @@ void disk_inherit(struct larder_disk *d, int fd);
  */
 enum { DISK_RELEASE_NS = 2000000000 };
 void disk_await_device(const char *path, uint64_t timeout_ns);
-
-/* Give the space of a range of the file back to its filesystem. Nothing to do for a device. Returns 0 or an errno. */
-int disk_punch(struct larder_disk *d, uint64_t offset, uint64_t bytes);
 
 struct disk_transfer {
 	/* the caller's */

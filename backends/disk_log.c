@@ -19,6 +19,11 @@ static size_t summaries_bytes(const struct disk_log *log)
 	return (size_t)log->nsegments * DISK_LOG_SEGMENT_OBJECTS * sizeof(*log->summaries);
 }
 
+static size_t emptied_words(const struct disk_log *log)
+{
+	return ((size_t)log->nsegments + 63) / 64;
+}
+
 int disk_log_open(struct disk_log *log, uint64_t bytes, uint64_t max_objects)
 {
 	log->nsegments = log->nfree = (uint32_t)(bytes / DISK_LOG_SEGMENT_BYTES);
@@ -28,7 +33,8 @@ int disk_log_open(struct disk_log *log, uint64_t bytes, uint64_t max_objects)
 	log->segments = sys_map(pages_up(log->nsegments * sizeof(*log->segments)));
 	log->summaries = sys_map(summaries_bytes(log));
 	log->entries = sys_map(pages_up((size_t)log->max_handles * sizeof(*log->entries)));
-	if (log->segments && log->summaries && log->entries)
+	log->emptied = sys_map(pages_up(emptied_words(log) * sizeof(*log->emptied)));
+	if (log->segments && log->summaries && log->entries && log->emptied)
 		return 0;
 	disk_log_close(log);
 	return -ENOMEM;
@@ -42,10 +48,20 @@ void disk_log_close(struct disk_log *log)
 		sys_munmap(log->summaries, summaries_bytes(log));
 	if (log->entries)
 		sys_munmap(log->entries, pages_up((size_t)log->max_handles * sizeof(*log->entries)));
+	if (log->emptied)
+		sys_munmap(log->emptied, pages_up(emptied_words(log) * sizeof(*log->emptied)));
 	*log = (struct disk_log){ 0 };
 }
 
 /* ---- segments ---- */
+
+/* Any thread: what kept the segment from being free may have been the last. The bit first, so that who sees that there
+ * is one finds it. */
+static void note_emptied(struct disk_log *log, uint32_t segment)
+{
+	atomic_fetch_or(&log->emptied[segment / 64], (uint64_t)1 << segment % 64);
+	atomic_store(&log->any_emptied, 1);
+}
 
 /* Make next_free one that nobody else holds. */
 static int find_free(struct disk_log *log, uint32_t spare)
@@ -86,8 +102,8 @@ static int open_segment(struct disk_log *log, enum disk_log_stream stream, uint3
 static void close_segment(struct disk_log *log, enum disk_log_stream stream)
 {
 	log->segments[log->open[stream]].state = DISK_LOG_FULL;
+	note_emptied(log, (uint32_t)log->open[stream]);
 	log->open[stream] = DISK_LOG_NO_SEGMENT;
-	atomic_store(&log->emptied, 1);
 }
 
 int disk_log_reserve(struct disk_log *log, enum disk_log_stream stream, uint32_t bytes, uint32_t least, uint32_t spare,
@@ -134,7 +150,7 @@ void disk_log_write_ends(struct disk_log *log, uint64_t offset)
 
 	s->writing--;
 	s->written_ns = sys_now_ns();
-	atomic_store(&log->emptied, 1);
+	note_emptied(log, (uint32_t)(offset / DISK_LOG_SEGMENT_BYTES));
 }
 
 static int is_empty(struct disk_log_segment *s)
@@ -143,40 +159,73 @@ static int is_empty(struct disk_log_segment *s)
 	       atomic_load(&s->readers) == 0;
 }
 
+static void free_if_empty(struct disk_log *log, uint32_t segment)
+{
+	if (!is_empty(&log->segments[segment]))
+		return; /* whatever keeps it notes it again when it goes */
+	log->segments[segment].state = DISK_LOG_FREE;
+	log->nfree++;
+	lease_drop(&log->lease, segment, 1);
+}
+
 void disk_log_free_empty(struct disk_log *log)
 {
-	if (!atomic_exchange(&log->emptied, 0))
+	if (!atomic_load_explicit(&log->any_emptied, memory_order_relaxed) || !atomic_exchange(&log->any_emptied, 0))
 		return;
-	for (uint32_t i = 0; i < log->nsegments; i++)
-		if (is_empty(&log->segments[i])) {
-			log->segments[i].state = DISK_LOG_FREE;
-			log->nfree++;
-			lease_drop(&log->lease, i, 1);
-		}
+	for (uint32_t word = 0; word < emptied_words(log); word++) {
+		uint64_t bits = atomic_load_explicit(&log->emptied[word], memory_order_relaxed);
+
+		if (bits)
+			bits = atomic_exchange(&log->emptied[word], 0);
+		for (; bits; bits &= bits - 1)
+			free_if_empty(log, 64 * word + (uint32_t)__builtin_ctzll(bits));
+	}
+}
+
+/* The next free segment with blocks. */
+static uint32_t next_with_blocks(struct disk_log *log)
+{
+	for (uint32_t n = 0; n < log->nsegments; n++) {
+		uint32_t i = log->next_giving;
+
+		log->next_giving = (i + 1) % log->nsegments;
+		if (log->segments[i].state == DISK_LOG_FREE && log->segments[i].has_blocks)
+			return i;
+	}
+	larder_assert(0); /* their number says that there are some */
+	return log->nsegments;
 }
 
 int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare)
 {
-	uint32_t kept = 0, taken = log->nsegments - log->nfree;
+	uint32_t taken = log->nsegments - log->nfree, i;
 
+	/* Those that are taken have blocks, all but those that are being given back. */
 	if (atomic_load_explicit(&log->occupied, memory_order_relaxed) <= taken + spare)
 		return DISK_LOG_NO_SEGMENT;
-	for (uint32_t i = 0; i < log->nsegments; i++) {
-		struct disk_log_segment *s = &log->segments[i];
-
-		if (s->state == DISK_LOG_FREE && s->has_blocks && ++kept > spare) {
-			s->has_blocks = 0;
-			atomic_fetch_sub_explicit(&log->occupied, 1, memory_order_relaxed);
-			if (lease_claim(&log->lease, i)) /* else they are another process's to give back */
-				return (int32_t)i;
-		}
-	}
-	return DISK_LOG_NO_SEGMENT;
+	i = next_with_blocks(log);
+	if (i == log->nsegments)
+		return DISK_LOG_NO_SEGMENT;
+	log->segments[i].has_blocks = 0;
+	atomic_fetch_sub_explicit(&log->occupied, 1, memory_order_relaxed);
+	if (!lease_claim(&log->lease, i)) /* they are another process's to give back */
+		return DISK_LOG_NO_SEGMENT;
+	log->segments[i].state = DISK_LOG_GIVING;
+	log->nfree--;
+	return (int32_t)i;
 }
 
-void disk_log_blocks_given(struct disk_log *log, int32_t segment)
+void disk_log_blocks_given(struct disk_log *log, int32_t segment, int given)
 {
+	struct disk_log_segment *s = &log->segments[segment];
+
+	s->state = DISK_LOG_FREE;
+	log->nfree++;
 	lease_drop(&log->lease, (uint32_t)segment, 1);
+	if (given)
+		return;
+	s->has_blocks = 1;
+	atomic_fetch_add_explicit(&log->occupied, 1, memory_order_relaxed);
 }
 
 /* ---- sharing ---- */
@@ -198,6 +247,20 @@ int disk_log_lend(struct disk_log *log)
 	return fd;
 }
 
+/* What the parent gives back stays the parent's until it is done: it has the lease. */
+static void inherit_segment(struct disk_log *log, uint32_t i)
+{
+	struct disk_log_segment *s = &log->segments[i];
+
+	if (s->state == DISK_LOG_GIVING) {
+		s->state = DISK_LOG_FREE;
+		log->nfree++;
+	} else if (s->state != DISK_LOG_FREE) {
+		s->readers = s->writing = 0;
+		note_emptied(log, i);
+	}
+}
+
 void disk_log_inherit(struct disk_log *log, int (*named)(void *arg, uint64_t handle), void *arg)
 {
 	uint64_t objects = 0, live_bytes = 0;
@@ -208,8 +271,7 @@ void disk_log_inherit(struct disk_log *log, int (*named)(void *arg, uint64_t han
 		if (log->open[stream] != DISK_LOG_NO_SEGMENT)
 			close_segment(log, (enum disk_log_stream)stream);
 	for (uint32_t i = 0; i < log->nsegments; i++)
-		if (log->segments[i].state != DISK_LOG_FREE)
-			log->segments[i].readers = log->segments[i].writing = 0;
+		inherit_segment(log, i);
 	for (uint64_t handle = 0; handle < used; handle++) {
 		disk_log_place place = disk_log_place_now(log, handle);
 
@@ -242,17 +304,25 @@ static double benefit(const struct disk_log_segment *s, uint64_t now_ns)
 	return (1 - u) * ((double)(now_ns - s->written_ns) + 1e6) / (1 + u);
 }
 
-int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns)
+static int can_be_cleaned(const struct disk_log_segment *s, uint64_t now_ns)
+{
+	return s->state == DISK_LOG_FULL && !s->writing && s->leave_until_ns <= now_ns && s->live_bytes > 0 &&
+	       s->live_bytes <= s->used_bytes / 8 * 7;
+}
+
+int32_t disk_log_victim(struct disk_log *log, uint64_t now_ns)
 {
 	int32_t best = DISK_LOG_NO_SEGMENT;
 	double most = 0;
 
-	for (uint32_t i = 0; i < log->nsegments; i++) {
+	for (uint32_t n = 0, could_be = 0; n < log->nsegments && could_be < DISK_LOG_VICTIMS; n++) {
+		uint32_t i = log->next_victim;
 		const struct disk_log_segment *s = &log->segments[i];
 
-		if (s->state != DISK_LOG_FULL || s->writing || s->leave_until_ns > now_ns || s->live_bytes == 0 ||
-		    s->live_bytes > s->used_bytes / 8 * 7)
+		log->next_victim = (i + 1) % log->nsegments;
+		if (!can_be_cleaned(s, now_ns))
 			continue;
+		could_be++;
 		if (benefit(s, now_ns) > most) {
 			most = benefit(s, now_ns);
 			best = (int32_t)i;
@@ -311,10 +381,10 @@ int disk_log_add(struct disk_log *log, uint64_t offset, uint32_t bytes, uint64_t
 
 static void count_dead(struct disk_log *log, disk_log_place place)
 {
-	struct disk_log_segment *s = disk_log_segment_at(log, disk_log_offset(place));
+	uint32_t segment = (uint32_t)(disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES);
 
-	if (atomic_fetch_sub(&s->live_bytes, disk_log_bytes(place)) == disk_log_bytes(place))
-		atomic_store(&log->emptied, 1);
+	if (atomic_fetch_sub(&log->segments[segment].live_bytes, disk_log_bytes(place)) == disk_log_bytes(place))
+		note_emptied(log, segment);
 }
 
 void disk_log_drop(struct disk_log *log, uint64_t handle)
@@ -355,8 +425,10 @@ void disk_log_hold(struct disk_log *log, int32_t segment)
 
 void disk_log_release(struct disk_log *log, int32_t segment)
 {
-	if (atomic_fetch_sub(&log->segments[segment].readers, 1) == 1)
-		atomic_store(&log->emptied, 1);
+	struct disk_log_segment *s = &log->segments[segment];
+
+	if (atomic_fetch_sub(&s->readers, 1) == 1 && atomic_load(&s->live_bytes) == 0)
+		note_emptied(log, (uint32_t)segment);
 }
 
 int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, uint64_t to_offset)
@@ -387,6 +459,7 @@ struct disk_log_usage disk_log_usage(const struct disk_log *log)
 		.occupied_bytes = occupied * DISK_LOG_SEGMENT_BYTES,
 		.metadata_bytes = pages_up((size_t)atomic_load_explicit(&log->handles_used, memory_order_relaxed) *
 					   sizeof(*log->entries)) +
-				  pages_up(log->nsegments * sizeof(*log->segments)) + occupied * 4096,
+				  pages_up(log->nsegments * sizeof(*log->segments)) +
+				  pages_up(emptied_words(log) * sizeof(*log->emptied)) + occupied * 4096,
 	};
 }

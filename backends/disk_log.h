@@ -9,7 +9,8 @@
  * there: the table of handles, and for each segment the list of handles that were written to it, say it from RAM, and a
  * checksum in the table notices everything that a disk may return in the place of what was written.
  *
- * It costs 20 bytes of RAM for each object, and 48 for each segment of 1 MiB.
+ * It costs 20 bytes of RAM for each object, and 48 for each segment of 1 MiB. Nothing that is done often looks at all
+ * segments.
  *
  * Threads: disk_log_drop(), disk_log_pin(), disk_log_unpin() and disk_log_checksum(): any, but one at a time for a
  * handle (backend.h). All else belongs to the writer.
@@ -24,7 +25,12 @@
 
 enum { DISK_LOG_SEGMENT_BYTES = 1 << 20, DISK_LOG_SEGMENT_OBJECTS = 4096, DISK_LOG_NO_SEGMENT = -1 };
 
-enum disk_log_segment_state { DISK_LOG_FREE, DISK_LOG_OPEN, DISK_LOG_FULL };
+enum disk_log_segment_state {
+	DISK_LOG_FREE,
+	DISK_LOG_OPEN,
+	DISK_LOG_FULL,
+	DISK_LOG_GIVING, /* its blocks are being given back to the filesystem */
+};
 
 /* Two are filled at a time, so that what has survived for long does not mix with what is new. */
 enum disk_log_stream { DISK_LOG_NEW, DISK_LOG_CLEANED, DISK_LOG_STREAMS };
@@ -71,9 +77,10 @@ struct disk_log {
 	struct disk_log_segment *segments;
 	uint32_t *summaries; /* [segment][DISK_LOG_SEGMENT_OBJECTS]: handles in the order of writing */
 	uint32_t nsegments, nfree;
-	int32_t open[DISK_LOG_STREAMS]; /* being filled, or DISK_LOG_NO_SEGMENT */
-	uint32_t next_free;		/* where the search for a free one goes on */
-	uint64_t openings;		/* while the disk is not shared */
+	int32_t open[DISK_LOG_STREAMS];	   /* being filled, or DISK_LOG_NO_SEGMENT */
+	uint32_t next_free;		   /* where the search for a free one goes on */
+	uint32_t next_giving, next_victim; /* the same for one with blocks, and for one to clean */
+	uint64_t openings;		   /* while the disk is not shared */
 	struct lease lease;
 	uint64_t claim_after_ns; /* others hold all that is free here: no use in asking before */
 
@@ -84,8 +91,9 @@ struct disk_log {
 	_Atomic uint32_t handles_used;	  /* ever used; written under the lock */
 
 	_Atomic uint64_t objects, live_bytes;
-	_Atomic uint32_t occupied; /* segments with blocks in the filesystem */
-	_Atomic uint32_t emptied;  /* 1: a segment may have lost its last object */
+	_Atomic uint32_t occupied;    /* segments with blocks in the filesystem */
+	_Atomic uint64_t *emptied;    /* a bit for each segment: it may have lost its last object */
+	_Atomic uint32_t any_emptied; /* 1: a bit is set */
 };
 
 /* Prepare a zeroed log over `bytes`, at most DISK_LOG_MAX_BYTES, for max_objects objects. Returns 0 or -ENOMEM, with
@@ -130,8 +138,10 @@ static inline struct disk_log_segment *disk_log_segment_at(const struct disk_log
 	return &log->segments[offset / DISK_LOG_SEGMENT_BYTES];
 }
 
-/* The segment that is best to clean now, or DISK_LOG_NO_SEGMENT. */
-int32_t disk_log_victim(const struct disk_log *log, uint64_t now_ns);
+/* The segment that is best to clean now, or DISK_LOG_NO_SEGMENT: the best of the next DISK_LOG_VICTIMS that could be,
+ * so that a large disk does not take longer. */
+enum { DISK_LOG_VICTIMS = 4096 };
+int32_t disk_log_victim(struct disk_log *log, uint64_t now_ns);
 
 /* Between the two, a segment is not freed, so that no place in it comes to mean another object. */
 void disk_log_hold(struct disk_log *log, int32_t segment);
@@ -145,9 +155,9 @@ int disk_log_move(struct disk_log *log, uint64_t handle, disk_log_place from, ui
 void disk_log_free_empty(struct disk_log *log);
 
 /* A free segment whose blocks can be given back to the filesystem, when there are more than `spare`; else
- * DISK_LOG_NO_SEGMENT. It counts as given back from now on, and is nobody else's until disk_log_blocks_given(). */
+ * DISK_LOG_NO_SEGMENT. It is nobody's until disk_log_blocks_given(), which says whether they were. */
 int32_t disk_log_take_blocks(struct disk_log *log, uint32_t spare);
-void disk_log_blocks_given(struct disk_log *log, int32_t segment);
+void disk_log_blocks_given(struct disk_log *log, int32_t segment, int given);
 
 /* ---- sharing the disk with a child ---- */
 

@@ -47,9 +47,10 @@ _Static_assert(LARDER_FETCH_MAX_PAGES *(3 * ARENA_UNIT + RUN_GAP_BYTES) <= ARENA
 #define REFUSE_MIN_NS	((uint64_t)1000000000u)
 #define REFUSE_MAX_NS	((uint64_t)64000000000u)
 #define SAY_INTERVAL_NS ((uint64_t)60000000000u)
+#define STALL_NS	((uint64_t)500000000u)
 
 /* Whose a transfer is: the first member of every owner. */
-enum owner_kind { OWNER_FETCH, OWNER_BATCH, OWNER_CLEANER, OWNER_SINGLE };
+enum owner_kind { OWNER_FETCH, OWNER_BATCH, OWNER_CLEANER, OWNER_PUNCHER, OWNER_SINGLE };
 
 struct owner {
 	enum owner_kind kind;
@@ -62,7 +63,7 @@ struct batch {
 	char *buffer;
 	uint64_t offset;
 	uint32_t reserved, used;
-	int taken, is_done;
+	int taken, is_sent, is_done;
 };
 
 /* Cleaning goes round in these steps, one victim at a time. */
@@ -85,6 +86,15 @@ struct cleaner {
 	uint64_t to[CHUNK_OBJECTS];
 };
 
+/* A segment whose blocks are being given back. */
+struct puncher {
+	struct owner owner;
+	int is_busy, said;
+	int32_t segment;
+	uint64_t not_before_ns;
+	struct disk_transfer transfer;
+};
+
 struct larder_file {
 	struct larder_disk disk;
 	struct disk_log log;
@@ -98,7 +108,8 @@ struct larder_file {
 	char *buffers;
 	struct batch batches[BATCHES];
 	struct cleaner cleaner;
-	_Atomic unsigned writing;
+	struct puncher puncher;
+	_Atomic unsigned writing; /* batches, a cleaner and a puncher at work */
 	uint64_t refuse_ns, refuse_until_ns;
 	uint64_t said_at_ns; /* when it was last said that the device refuses */
 	int said;	     /* it has been said, and not yet that it is over */
@@ -157,6 +168,7 @@ static void set_buffers(struct larder_file *f)
 		f->batches[i].buffer = f->buffers + i * BATCH_BYTES;
 	}
 	f->cleaner.owner.kind = OWNER_CLEANER;
+	f->puncher.owner.kind = OWNER_PUNCHER;
 	f->cleaner.segment = f->buffers + BATCHES * BATCH_BYTES;
 	f->cleaner.chunk = f->cleaner.segment + DISK_LOG_SEGMENT_BYTES;
 }
@@ -335,6 +347,8 @@ static void batch_done(struct file_scratch *s, struct batch *b)
 	s->batches_done++;
 }
 
+static void punch_ended(struct larder_file *f);
+
 /* Give everything that has completed to its owner. */
 static void dispatch(struct larder_file *f, struct file_scratch *s)
 {
@@ -352,6 +366,9 @@ static void dispatch(struct larder_file *f, struct file_scratch *s)
 			break;
 		case OWNER_CLEANER:
 			f->cleaner.is_done = 1;
+			break;
+		case OWNER_PUNCHER:
+			punch_ended(f);
 			break;
 		case OWNER_SINGLE: /* disk_transfer_now() takes it */
 			break;
@@ -385,9 +402,9 @@ static int file_expects(const void *scratch)
 
 /* ---- one page, now ---- */
 
-static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t handle, void *page)
+/* Read an object that stays where it is, to s->single. */
+static int read_place(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place, void *page)
 {
-	disk_log_place place = disk_log_pin(&f->log, handle);
 	uint64_t start = block_start(f, place);
 	struct disk_transfer t = {
 		.offset = start,
@@ -397,8 +414,14 @@ static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t han
 		.owner = &s->single_owner,
 	};
 	int32_t result = disk_transfer_now(&s->queue, &t);
-	int err =
-		result < 0 ? result : get_page(f, s, handle, place, s->single + (disk_log_offset(place) - start), page);
+
+	return result < 0 ? result : get_page(f, s, handle, place, s->single + (disk_log_offset(place) - start), page);
+}
+
+static int read_once(struct larder_file *f, struct file_scratch *s, uint64_t handle, void *page)
+{
+	disk_log_place place = disk_log_pin(&f->log, handle);
+	int err = read_place(f, s, handle, place, page);
 
 	disk_log_unpin(&f->log, place);
 	return err;
@@ -569,7 +592,7 @@ static int file_fetch_begin(void *backend, void *scratch, struct larder_fetch *p
 		fetch->place[i] = disk_log_pin(&f->log, public->handles[i]);
 		plan_page(f, fetch, i);
 	}
-	if (s->queue.in_flight + fetch->runs <= QUEUE_DEPTH - BATCHES - 2)
+	if (s->queue.in_flight + fetch->runs <= QUEUE_DEPTH - BATCHES - 3)
 		while (ready < fetch->runs && take_units(s, &fetch->run[ready]) == 0)
 			ready++;
 	if (ready < fetch->runs) {
@@ -663,9 +686,13 @@ static void report_refusal(struct larder_file *f, int err)
 		return;
 	f->said = 1;
 	f->said_at_ns = now;
-	text_string(&t, "swap: writing has failed (errno ");
+	text_string(&t, "swap: writing ");
+	text_string(&t, err == -ETIMEDOUT ? "takes very long" : "has failed");
+	text_string(&t, " (errno ");
 	text_signed(&t, -err);
-	text_string(&t, err == -ENOSPC ? ": the filesystem is full" : "");
+	text_string(&t, err == -ENOSPC	    ? ": no space is left"
+			: err == -ETIMEDOUT ? ": the device does not answer"
+					    : "");
 	text_string(&t, "); pages stay in RAM until it works again");
 	log_line(&t);
 }
@@ -681,8 +708,31 @@ static void report_recovery(struct larder_file *f)
 	log_line(&t);
 }
 
-static int refuses(const struct larder_file *f)
+static int is_late(const struct disk_transfer *t, int is_under_way, uint64_t now)
 {
+	return is_under_way && now - t->started_ns > STALL_NS;
+}
+
+/* Is a write under way that should have been done long ago? */
+static int is_stalled(const struct larder_file *f)
+{
+	const struct cleaner *c = &f->cleaner;
+	uint64_t now = sys_now_ns();
+
+	for (unsigned i = 0; i < BATCHES; i++)
+		if (is_late(&f->batches[i].write, f->batches[i].is_sent && !f->batches[i].is_done, now))
+			return 1;
+	return is_late(&c->transfer, (c->step == CLEANER_READS || c->step == CLEANER_WRITES) && !c->is_done, now);
+}
+
+/* Why nothing is written now; 0: it is. A device that stalls gets no more until it has done what it has. */
+static int refuses(struct larder_file *f)
+{
+	if (is_stalled(f)) {
+		report_refusal(f, -ETIMEDOUT);
+		__atomic_store_n(&f->stats->refusing, (uint64_t)ETIMEDOUT, __ATOMIC_RELAXED);
+		return -ETIMEDOUT;
+	}
 	if (f->refuse_until_ns == 0 || sys_now_ns() >= f->refuse_until_ns)
 		return 0;
 	return -(int)__atomic_load_n(&f->stats->refusing, __ATOMIC_RELAXED);
@@ -694,7 +744,7 @@ static void refuse(struct larder_file *f, int err)
 {
 	uint64_t first = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MIN_NS;
 
-	if (refuses(f))
+	if (f->refuse_until_ns && sys_now_ns() < f->refuse_until_ns)
 		return;
 	f->refuse_ns = f->refuse_ns ? 2 * f->refuse_ns : first;
 	if (f->refuse_ns > REFUSE_MAX_NS)
@@ -774,33 +824,61 @@ static void leave_victim(struct larder_file *f)
 	f->log.segments[f->cleaner.victim].leave_until_ns = sys_now_ns() + ns;
 }
 
-/* Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. */
+/* What was read of an object is not what was written: read it by itself. Returns 0, -EBADMSG: it is damaged for good,
+ * or why it cannot be read. */
+static int read_again(struct larder_file *f, struct file_scratch *s, uint64_t handle, disk_log_place place)
+{
+	int err = -EBADMSG;
+
+	__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < TRIES && err; i++) {
+		__atomic_fetch_add(&f->stats->retries, 1, __ATOMIC_RELAXED);
+		err = read_place(f, s, handle, place, s->page);
+	}
+	return err;
+}
+
+static void add_to_chunk(struct larder_file *f, uint64_t handle, disk_log_place place, const char *from,
+			 const char *plain)
+{
+	struct cleaner *c = &f->cleaner;
+
+	c->handles[c->objects] = handle;
+	c->from[c->objects] = place;
+	c->to[c->objects++] = c->offset + c->used;
+	if (plain)
+		put_object(f, c->offset + c->used, plain, disk_log_bytes(place) - SEAL_TAG_BYTES, c->chunk + c->used);
+	else
+		__builtin_memcpy(c->chunk + c->used, from, disk_log_bytes(place));
+	c->used += disk_log_bytes(place);
+}
+
+/*
+ * Copy one object of the victim into the chunk, if it is live. Returns 0, or -ENOSPC: the chunk is full. One that is
+ * damaged for good moves as it is, and whoever wants it will be told; else it would keep its segment.
+ */
 static int copy_object(struct larder_file *f, struct file_scratch *s, uint64_t handle)
 {
 	struct cleaner *c = &f->cleaner;
 	disk_log_place place = disk_log_place_now(&f->log, handle);
 	const char *from = c->segment + disk_log_offset(place) % DISK_LOG_SEGMENT_BYTES;
+	int err;
 
 	if (place == 0 || disk_log_offset(place) / DISK_LOG_SEGMENT_BYTES != (uint64_t)c->victim)
 		return 0;
 	if (c->objects == CHUNK_OBJECTS || c->used + disk_log_bytes(place) > c->reserved)
 		return -ENOSPC;
-	if (check_page(f, s, handle, place, from, s->page)) {
-		if (disk_log_place_now(&f->log, handle) == place) { /* it stays where it can be read again */
-			__atomic_fetch_add(&f->stats->mismatches, 1, __ATOMIC_RELAXED);
-			leave_victim(f);
-		} /* else it was dropped, and so was its checksum */
-		return 0;
+	err = check_page(f, s, handle, place, from, s->page);
+	if (err && disk_log_place_now(&f->log, handle) == place) {
+		err = read_again(f, s, handle, place);
+		from = err ? from : s->single + (disk_log_offset(place) - block_start(f, place));
 	}
-	c->handles[c->objects] = handle;
-	c->from[c->objects] = place;
-	c->to[c->objects++] = c->offset + c->used;
-	if (f->seal)
-		put_object(f, c->offset + c->used, s->object, disk_log_bytes(place) - SEAL_TAG_BYTES,
-			   c->chunk + c->used);
+	if (disk_log_place_now(&f->log, handle) != place)
+		return 0; /* it was dropped meanwhile, and so was its checksum */
+	if (err && err != -EBADMSG)
+		leave_victim(f); /* it stays where it may be read later */
 	else
-		__builtin_memcpy(c->chunk + c->used, from, disk_log_bytes(place));
-	c->used += disk_log_bytes(place);
+		add_to_chunk(f, handle, place, from, f->seal && !err ? s->object : NULL);
 	return 0;
 }
 
@@ -899,7 +977,7 @@ static int file_batch_begin(void *backend, void *scratch, struct larder_batch **
 	}
 	disk_log_write_begins(&f->log, b->offset);
 	b->taken = 1;
-	b->is_done = 0;
+	b->is_sent = b->is_done = 0;
 	b->used = 0;
 	b->public.objects = 0;
 	b->public.result = 0;
@@ -946,6 +1024,7 @@ static void file_batch_write(void *backend, void *scratch, struct larder_batch *
 		batch_done(s, b);
 		return;
 	}
+	b->is_sent = 1;
 	while (disk_submit(&s->queue, &b->write) == -EBUSY) /* fetches leave room for batches */
 		disk_wait(&s->queue, NULL, 0, 0);
 	disk_flush(&s->queue);
@@ -962,7 +1041,7 @@ static struct larder_batch *file_batch_reap(void *backend, void *scratch)
 
 		if (!b->taken || !b->is_done)
 			continue;
-		b->is_done = 0;
+		b->is_sent = b->is_done = 0;
 		s->batches_done--;
 		b->public.result = b->write.bytes && b->write.result < 0 ? b->write.result : 0;
 		disk_log_write_ends(&f->log, b->offset);
@@ -994,26 +1073,70 @@ static unsigned file_writing(const void *backend)
 
 /* ---- space ---- */
 
-/* Blocks of free segments, but for some, go back to the filesystem. Returns the bytes given back. */
-static uint64_t punch(struct larder_file *f)
+/* Once: it would be said again and again. */
+static void report_unpunched(struct larder_file *f, int err)
 {
-	int32_t segment = f->disk.is_device ? DISK_LOG_NO_SEGMENT : disk_log_take_blocks(&f->log, KEPT_BLOCKS_SEGMENTS);
+	struct larder_text t = { 0 };
 
-	if (segment == DISK_LOG_NO_SEGMENT)
-		return 0;
-	disk_punch(&f->disk, (uint64_t)segment * DISK_LOG_SEGMENT_BYTES, DISK_LOG_SEGMENT_BYTES);
-	disk_log_blocks_given(&f->log, segment);
-	__atomic_fetch_add(&f->stats->freed_bytes, DISK_LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
-	return DISK_LOG_SEGMENT_BYTES;
+	if (f->puncher.said)
+		return;
+	f->puncher.said = 1;
+	text_string(&t, "swap: free space in the file cannot be given back to the filesystem (errno ");
+	text_signed(&t, -err);
+	text_string(&t, "); it is used again");
+	log_line(&t);
+}
+
+/* What could not be given back is tried again later, but where it can never be. */
+static void punch_ended(struct larder_file *f)
+{
+	struct puncher *p = &f->puncher;
+	int err = p->transfer.result < 0 ? p->transfer.result : 0;
+	uint64_t first = f->disk.seam && f->disk.seam->refuse_ns ? f->disk.seam->refuse_ns : REFUSE_MAX_NS;
+
+	p->is_busy = 0;
+	atomic_fetch_sub(&f->writing, 1);
+	disk_log_blocks_given(&f->log, p->segment, !err);
+	if (err) {
+		report_unpunched(f, err);
+		p->not_before_ns = err == -EOPNOTSUPP || err == -ENOSYS ? UINT64_MAX : sys_now_ns() + first;
+	} else {
+		__atomic_fetch_add(&f->stats->freed_bytes, DISK_LOG_SEGMENT_BYTES, __ATOMIC_RELAXED);
+	}
+}
+
+/* Blocks of free segments, but for some, go back to the filesystem, one segment at a time. */
+static void punch(struct larder_file *f, struct file_scratch *s)
+{
+	struct puncher *p = &f->puncher;
+
+	if (p->is_busy || f->disk.is_device || (p->not_before_ns && sys_now_ns() < p->not_before_ns))
+		return;
+	p->segment = disk_log_take_blocks(&f->log, KEPT_BLOCKS_SEGMENTS);
+	if (p->segment == DISK_LOG_NO_SEGMENT)
+		return;
+	p->transfer = (struct disk_transfer){
+		.offset = (uint64_t)p->segment * DISK_LOG_SEGMENT_BYTES,
+		.bytes = DISK_LOG_SEGMENT_BYTES,
+		.kind = DISK_PUNCH,
+		.owner = p,
+	};
+	p->is_busy = 1;
+	atomic_fetch_add(&f->writing, 1);
+	while (disk_submit(&s->queue, &p->transfer) == -EBUSY)
+		disk_wait(&s->queue, NULL, 0, 0);
+	disk_flush(&s->queue);
 }
 
 static uint64_t file_compact(void *backend, void *scratch, uint64_t budget_bytes)
 {
 	struct larder_file *f = backend;
 
-	(void)scratch, (void)budget_bytes; /* one segment at a time */
+	(void)budget_bytes; /* one segment at a time */
+	dispatch(f, scratch);
 	disk_log_free_empty(&f->log);
-	return punch(f);
+	punch(f, scratch);
+	return 0; /* of RAM */
 }
 
 static void file_usage(const void *backend, struct larder_backend_usage *usage)
@@ -1052,9 +1175,10 @@ static void file_inherit(void *backend, int (*named)(void *arg, uint64_t handle)
 	struct larder_file *f = backend;
 
 	for (unsigned i = 0; i < BATCHES; i++)
-		f->batches[i].taken = f->batches[i].is_done = 0;
+		f->batches[i].taken = f->batches[i].is_sent = f->batches[i].is_done = 0;
 	f->cleaner.step = CLEANER_IDLE;
 	f->cleaner.is_done = 0;
+	f->puncher.is_busy = 0;
 	f->threads = f->writing = 0;
 	f->refuse_ns = f->refuse_until_ns = f->said_at_ns = 0;
 	f->said = 0;

@@ -5,88 +5,123 @@
  * A page is taken only if it could be compressed (codec.h). Else reclaim would have to evict more than ten pages to
  * free one, and had better look for others; a page stored as it is would free nothing at all.
  *
+ * What stays for a while is compressed once more (recompress.h).
+ *
  * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very
  * stripe waits.
  */
+#include "lz4_tier.h"
+
 #include "codec.h"
-#include "pack.h"
 
 _Static_assert((int)LARDER_PAGE_BYTES == (int)SLAB_PAGE_BYTES, "slabs are made of pages");
 
 static int lz4_open(void *backend, const struct larder_backend_setup *setup)
 {
+	struct larder_lz4 *lz4 = backend;
+
 	if (LZ4_sizeofState() > (int)sizeof(LZ4_stream_t)) /* a library newer than its header */
 		return -EINVAL;
-	return pack_open(backend, setup->max_objects);
+	recompress_open(&lz4->recompress);
+	return pack_open(&lz4->pack, setup->max_objects);
 }
 
 static void lz4_close(void *backend)
 {
-	pack_close(backend);
+	struct larder_lz4 *lz4 = backend;
+
+	recompress_close(&lz4->recompress);
+	pack_close(&lz4->pack);
 }
 
 static int lz4_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
-	return object->size <= PACK_MAX_BYTES ? pack_put(backend, object->bytes, object->size, handle) : -E2BIG;
+	struct larder_lz4 *lz4 = backend;
+
+	return object->size <= PACK_MAX_BYTES ? pack_put(&lz4->pack, object->bytes, object->size, handle) : -E2BIG;
 }
 
 static int lz4_get(void *backend, void *scratch, uint64_t handle, void *page)
 {
+	struct larder_lz4 *lz4 = backend;
 	size_t bytes;
-	const void *object = pack_pin(backend, handle, &bytes);
+	const void *object = pack_pin(&lz4->pack, handle, &bytes);
 	int err;
 
 	(void)scratch;
 	if (!object)
 		return -EBADMSG;
-	err = codec_expand(object, bytes, page);
-	pack_unpin(backend, handle);
+	err = recompress_expand(&lz4->recompress, pack_tag(&lz4->pack, handle), object, bytes, page);
+	pack_unpin(&lz4->pack, handle);
 	return err;
 }
 
+/* An object that needs a dictionary is of no use elsewhere: its page is. */
 static size_t lz4_copy(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES])
 {
+	struct larder_lz4 *lz4 = backend;
 	size_t bytes;
-	const void *stored = pack_pin(backend, handle, &bytes);
+	const void *stored = pack_pin(&lz4->pack, handle, &bytes);
+	unsigned tag;
 
 	if (!stored)
 		return 0;
-	__builtin_memcpy(object, stored, bytes);
-	pack_unpin(backend, handle);
+	tag = pack_tag(&lz4->pack, handle);
+	if (!recompress_is_tagged(tag))
+		__builtin_memcpy(object, stored, bytes);
+	else
+		bytes = recompress_expand(&lz4->recompress, tag, stored, bytes, object) ? 0 : LARDER_PAGE_BYTES;
+	pack_unpin(&lz4->pack, handle);
 	return bytes;
 }
 
 static void lz4_drop(void *backend, uint64_t handle)
 {
-	pack_drop(backend, handle);
+	struct larder_lz4 *lz4 = backend;
+
+	recompress_dropped(&lz4->recompress, pack_drop(&lz4->pack, handle));
 }
 
 static void lz4_inherit(void *backend, int (*named)(void *arg, uint64_t handle), void *arg)
 {
-	pack_inherit(backend, named, arg);
+	struct larder_lz4 *lz4 = backend;
+
+	pack_inherit(&lz4->pack, named, arg);
+	recompress_inherit(&lz4->recompress, &lz4->pack);
 }
 
 static uint64_t lz4_compact(void *backend, void *scratch, uint64_t budget_bytes)
 {
+	struct larder_lz4 *lz4 = backend;
+
 	(void)scratch;
-	return pack_compact(backend, budget_bytes);
+	return pack_compact(&lz4->pack, budget_bytes);
+}
+
+static uint64_t lz4_recompress(void *backend)
+{
+	struct larder_lz4 *lz4 = backend;
+
+	return recompress_some(&lz4->recompress, &lz4->pack);
 }
 
 static void lz4_usage(const void *backend, struct larder_backend_usage *usage)
 {
-	struct pack_usage u = pack_usage(backend);
+	const struct larder_lz4 *lz4 = backend;
+	struct pack_usage u = pack_usage(&lz4->pack);
 
 	*usage = (struct larder_backend_usage){
 		.objects = u.objects,
 		.stored_bytes = u.stored_bytes,
 		.occupied_bytes = u.occupied_bytes,
-		.metadata_bytes = u.metadata_bytes,
+		.metadata_bytes = u.metadata_bytes + sizeof(lz4->recompress) +
+				  atomic_load_explicit(&lz4->recompress.metadata_bytes, memory_order_relaxed),
 	};
 }
 
 const struct larder_backend_ops larder_backend_lz4 = {
 	.name = "lz4",
-	.backend_bytes = sizeof(struct larder_pack),
+	.backend_bytes = sizeof(struct larder_lz4),
 	.open = lz4_open,
 	.close = lz4_close,
 	.put = lz4_put,
@@ -95,5 +130,6 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.drop = lz4_drop,
 	.inherit = lz4_inherit,
 	.compact = lz4_compact,
+	.recompress = lz4_recompress,
 	.usage = lz4_usage,
 };

@@ -1,8 +1,8 @@
 /*
  * Packed objects. See pack.h.
  *
- * An entry of the handle table is one word. Live: bit 63 | slab (bits 18-49) | bytes (6-17) | slot (0-5). Free: the
- * next free handle.
+ * An entry of the handle table is one word. Live: bit 63 | tag (50-55) | slab (18-49) | bytes (6-17) | slot (0-5).
+ * Free: the next free handle.
  *
  * Invariant: a live entry names a slot that is taken and whose header is the entry's handle; no two entries name one
  * slot. So a slot's header need not be trusted to find its object: if the entry of the handle found there names the
@@ -12,6 +12,7 @@
  * Order of events, so that the invariant holds for whoever looks at an entry:
  *   put   take a slot, fill it, publish the entry (release)
  *   move  under the stripe: look at the entry, copy to the new slot, change the entry; then give the old slot back
+ *   replace  the same, but the new slot is filled before
  *   drop  under the stripe: clear the entry; then give the slot back, then the handle
  */
 #include "pack.h"
@@ -22,14 +23,20 @@
 #define ENTRY_LIVE  ((uint64_t)1 << 63)
 #define HANDLE_NONE UINT32_MAX
 
-enum { ENTRY_BYTES_SHIFT = 6, ENTRY_BYTES_MASK = 4095, ENTRY_SLAB_SHIFT = 18 };
+enum { ENTRY_BYTES_SHIFT = 6, ENTRY_BYTES_MASK = 4095, ENTRY_SLAB_SHIFT = 18, ENTRY_TAG_SHIFT = 50 };
 
 _Static_assert((int)SLAB_MAX_SLOTS <= 1 << ENTRY_BYTES_SHIFT, "a slot fits an entry");
 _Static_assert((int)PACK_MAX_BYTES <= (int)ENTRY_BYTES_MASK, "a size fits an entry");
 
-static uint64_t entry_make(struct larder_slot slot, size_t bytes)
+static uint64_t entry_make(struct larder_slot slot, size_t bytes, unsigned tag)
 {
-	return ENTRY_LIVE | (uint64_t)slot.slab << ENTRY_SLAB_SHIFT | bytes << ENTRY_BYTES_SHIFT | slot.slot;
+	return ENTRY_LIVE | (uint64_t)tag << ENTRY_TAG_SHIFT | (uint64_t)slot.slab << ENTRY_SLAB_SHIFT |
+	       bytes << ENTRY_BYTES_SHIFT | slot.slot;
+}
+
+static unsigned entry_tag(uint64_t entry)
+{
+	return entry >> ENTRY_TAG_SHIFT & PACK_TAG_MAX;
 }
 
 static struct larder_slot entry_slot(uint64_t entry)
@@ -127,7 +134,7 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *
 		return -ENOSPC;
 	}
 	fill_slot(p, slot, h, object, bytes);
-	entry_store(p, h, entry_make(slot, bytes));
+	entry_store(p, h, entry_make(slot, bytes, 0));
 	gauge_add(&p->objects, 1);
 	gauge_add(&p->stored_bytes, bytes);
 	*handle = h;
@@ -155,7 +162,7 @@ void pack_unpin(struct larder_pack *p, uint64_t handle)
 	mutex_unlock(stripe(p, handle));
 }
 
-void pack_drop(struct larder_pack *p, uint64_t handle)
+unsigned pack_drop(struct larder_pack *p, uint64_t handle)
 {
 	uint64_t entry;
 
@@ -168,6 +175,69 @@ void pack_drop(struct larder_pack *p, uint64_t handle)
 	handle_give(p, (uint32_t)handle);
 	gauge_add(&p->objects, (uint64_t)-1);
 	gauge_add(&p->stored_bytes, -(uint64_t)entry_bytes(entry));
+	return entry_tag(entry);
+}
+
+unsigned pack_tag(const struct larder_pack *p, uint64_t handle)
+{
+	return entry_tag(entry_load(p, handle));
+}
+
+void pack_set_tag(struct larder_pack *p, uint64_t handle, unsigned from, unsigned to)
+{
+	uint64_t entry;
+
+	mutex_lock(stripe(p, handle));
+	entry = entry_load(p, handle);
+	if (entry & ENTRY_LIVE && entry_tag(entry) == from)
+		entry_store(p, handle, entry_make(entry_slot(entry), entry_bytes(entry), to));
+	mutex_unlock(stripe(p, handle));
+}
+
+uint64_t pack_handles(const struct larder_pack *p)
+{
+	return handles_used(p);
+}
+
+int pack_next(const struct larder_pack *p, uint64_t *handle, unsigned *tag)
+{
+	for (uint64_t used = handles_used(p); *handle < used; ++*handle) {
+		uint64_t entry = atomic_load_explicit(&p->entries[*handle], memory_order_relaxed);
+
+		if (entry & ENTRY_LIVE) {
+			*tag = entry_tag(entry);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static int is_object(const struct larder_pack *p, uint64_t entry, const void *object, size_t bytes, unsigned tag)
+{
+	return entry & ENTRY_LIVE && entry_bytes(entry) == bytes && entry_tag(entry) == tag &&
+	       !__builtin_memcmp(object_address(p, entry_slot(entry)), object, bytes);
+}
+
+int pack_replace(struct larder_pack *p, uint64_t handle, const void *old, size_t old_bytes, unsigned old_tag,
+		 const void *object, size_t bytes, unsigned tag)
+{
+	struct larder_slot slot;
+	uint64_t entry;
+	int is_same;
+
+	if (slabs_take(&p->slabs, bytes + PACK_HEADER_BYTES, &slot))
+		return -ENOSPC;
+	fill_slot(p, slot, (uint32_t)handle, object, bytes);
+	mutex_lock(stripe(p, handle));
+	entry = entry_load(p, handle);
+	is_same = is_object(p, entry, old, old_bytes, old_tag);
+	if (is_same)
+		entry_store(p, handle, entry_make(slot, bytes, tag));
+	mutex_unlock(stripe(p, handle));
+	slabs_give(&p->slabs, is_same ? entry_slot(entry) : slot);
+	if (is_same)
+		gauge_add(&p->stored_bytes, (uint64_t)bytes - old_bytes);
+	return is_same ? 0 : -EAGAIN;
 }
 
 /* Compaction */
@@ -184,10 +254,10 @@ static size_t move_object(struct larder_pack *p, struct larder_slot from, struct
 		return 0;
 	mutex_lock(stripe(p, handle));
 	entry = entry_load(p, handle);
-	if (entry & ENTRY_LIVE && entry == entry_make(from, entry_bytes(entry))) {
+	if (entry & ENTRY_LIVE && entry == entry_make(from, entry_bytes(entry), entry_tag(entry))) {
 		bytes = entry_bytes(entry);
 		fill_slot(p, to, handle, object_address(p, from), bytes);
-		entry_store(p, handle, entry_make(to, bytes));
+		entry_store(p, handle, entry_make(to, bytes, entry_tag(entry)));
 	}
 	mutex_unlock(stripe(p, handle));
 	return bytes;
@@ -229,6 +299,7 @@ uint64_t pack_compact(struct larder_pack *p, uint64_t budget_bytes)
 		if (bytes == 0) /* puts are filling it at this moment: do not insist */
 			break;
 	}
+	gauge_add(&p->moved_bytes, moved);
 	given = slabs_trim(&p->slabs);
 	mutex_unlock(&p->compacting);
 	return given;

@@ -1,14 +1,16 @@
 /*
  * The packing allocator: objects of any size up to 7/8 of a page, kept densely, under handles that never change.
  *
- * Its promise is density: from 16 MiB on, at least 90 % of the space it occupies is stored bytes, however the sizes
- * change and whichever objects are dropped, as long as pack_compact() is called regularly. malloc cannot promise that,
- * because it may not move what it gave out. Here each object is reached through its handle, an index into a table that
- * says where the object is, so compaction may move it: out of the emptiest slabs, into the holes of the fullest
- * (slab.h). In front of its bytes each object carries its handle: so compaction finds the table entry of what it moves,
- * and a read notices when it is about to return something else.
+ * Its promise is density: at least 95 % of the space it occupies is stored bytes (of 16 MiB, where the last slab of
+ * each class counts for more, 91 %), however the sizes change and whichever objects are dropped, as long as
+ * pack_compact() is called regularly. malloc cannot promise that, because it may not move what it gave out. Here each
+ * object is reached through its handle, an index into a table that says where the object is, so compaction may move it:
+ * out of the emptiest slabs, into the holes of the fullest (slab.h). In front of its bytes each object carries its
+ * handle: so compaction finds the table entry of what it moves, and a read notices when it is about to return something
+ * else.
  *
- * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB. The
+ * What it costs: 8 bytes of table and 4 bytes of header for each object, 24 bytes for each slab of about 23 KiB: below
+ * 16 bytes an object in all. The
  * table does not shrink: after most objects were dropped it still has the size that it needed at the peak.
  *
  * Threads: any may call anything at once, except two calls on one handle (backend.h); compactions exclude each other.
@@ -30,6 +32,7 @@ enum {
 	PACK_MAX_BYTES = SLAB_SLOT_MAX_BYTES - PACK_HEADER_BYTES,
 	PACK_STRIPES = 256,
 	PACK_CACHE_LINE_BYTES = 64,
+	PACK_TAG_MAX = 63,
 };
 
 struct pack_stripe {
@@ -47,7 +50,7 @@ struct larder_pack {
 	_Atomic uint32_t handles_used; /* handles ever used; written under handles_lock, read without */
 
 	struct larder_mutex compacting;
-	_Atomic uint64_t objects, stored_bytes;
+	_Atomic uint64_t objects, stored_bytes, moved_bytes; /* moved: by compaction, ever */
 	struct pack_stripe stripes[PACK_STRIPES];
 };
 
@@ -73,7 +76,30 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *
 const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes);
 void pack_unpin(struct larder_pack *p, uint64_t handle);
 
-void pack_drop(struct larder_pack *p, uint64_t handle);
+/* Forget an object. Returns its tag. */
+unsigned pack_drop(struct larder_pack *p, uint64_t handle);
+
+/*
+ * A tag is a small number (0 to PACK_TAG_MAX) that the caller keeps with an object; it takes no space. It is 0 when the
+ * object is put. pack_tag() is for a pinned object; pack_set_tag() changes it if it is still `from`.
+ */
+unsigned pack_tag(const struct larder_pack *p, uint64_t handle);
+void pack_set_tag(struct larder_pack *p, uint64_t handle, unsigned from, unsigned to);
+
+/*
+ * For whoever looks at objects that are not its own, which may go and be others at any time. The first object at or
+ * after *handle: returns 0 when there is none. Handles are below pack_handles().
+ */
+int pack_next(const struct larder_pack *p, uint64_t *handle, unsigned *tag);
+uint64_t pack_handles(const struct larder_pack *p);
+
+/*
+ * Put an object in the place of another under the same handle, if the bytes and the tag there are still `old`. Whether
+ * they are the same object as before does not matter then. Returns 0; -EAGAIN: they are not, or -ENOSPC: nothing has
+ * changed.
+ */
+int pack_replace(struct larder_pack *p, uint64_t handle, const void *old, size_t old_bytes, unsigned old_tag,
+		 const void *object, size_t bytes, unsigned tag);
 
 /* Where holes are many, move about budget_bytes of objects to free slabs; return spare slabs to the kernel. Returns the
  * bytes given back. */

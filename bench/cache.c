@@ -62,7 +62,7 @@ static void print_usage(const char *program)
 	       "  --object N      KiB of each, a multiple of 4 (default 16)\n"
 	       "  --limit N       per cent of the size that the cache may take (default 40)\n"
 	       "  --resident N    per cent of the limit that stays uncompressed at least (default 50)\n"
-	       "  --contents KIND mixed (default), text, random or zero\n"
+	       "  --contents KIND mixed (default), text, json, binary, random or zero\n"
 	       "  --cost N        us of CPU to make an object again, on average (default 200)\n"
 	       "  --spread N      the dearest object's cost over the cheapest's (default 16; 1 = all alike)\n"
 	       "  --seconds N     measured, for each contender and run (default 8)\n"

@@ -46,6 +46,7 @@ struct contender {
 	char *(*open)(const struct contender_setup *s);
 	/* Take everything in the buffer out; returns when its RAM is free, and until when the call took, in seconds. */
 	double (*out)(void);
+	void (*settle)(void);	    /* NULL, or wait until what is out has become as small as it does by itself */
 	void (*touch)(size_t page); /* NULL: touching the buffer is what brings a page back */
 	void (*bring_back)(void);   /* NULL, or so that the buffer can be compared */
 	void (*stats)(struct contender_stats *);

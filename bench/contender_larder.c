@@ -12,8 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB (1ull << 20)
+
+/* Nothing has changed for so long: more than two sweeps of recompression. */
+enum { SETTLED_SECONDS = 6 };
 
 enum { ALIGN_BYTES = 2 << 20, PATIENCE_SECONDS = 5, PAUSE_NS = 1000000 };
 
@@ -189,6 +193,23 @@ static double out(void)
 	return seconds;
 }
 
+static uint64_t stored_bytes(void)
+{
+	struct larder_stats s = read_stats();
+
+	return s.tiers[0].stored_bytes;
+}
+
+static void settle(void)
+{
+	uint64_t before = 0;
+
+	for (uint64_t now = stored_bytes(); now != before; now = stored_bytes()) {
+		before = now;
+		sleep(SETTLED_SECONDS);
+	}
+}
+
 /* ---- stats ---- */
 
 /* The tier on disk takes RAM for its tables only. */
@@ -217,6 +238,7 @@ const struct contender contender_handlers = {
 	.kind = CONTENDER_LARDER,
 	.open = open_handlers,
 	.out = out,
+	.settle = settle,
 	.stats = stats,
 };
 
@@ -226,5 +248,6 @@ const struct contender contender_inline = {
 	.kind = CONTENDER_LARDER,
 	.open = open_inline,
 	.out = out,
+	.settle = settle,
 	.stats = stats,
 };

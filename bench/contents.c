@@ -129,17 +129,14 @@ static void fill_mixed(char *page, struct random *r)
 		fill_segment(page + at, r);
 }
 
-/* Documents in a row, the last one cut off. */
-static void fill_json(char *page, struct random *r)
+/* Documents in a row, the last one cut off. One has 100 bytes at least, so no page needs more than 64. */
+static void fill_json(char *page, uint64_t seed, uint64_t index)
 {
 	char room[PAGE_BYTES + RECORD_ROOM_BYTES];
-	uint64_t seed = random_next(r);
 	size_t used = 0;
 
-	for (uint32_t i = 0; used < PAGE_BYTES; i++) {
-		used += record_document(room + used, seed, i);
-		room[used++] = '\n';
-	}
+	for (uint32_t i = 0; used < PAGE_BYTES; i++)
+		used += record_document(room + used, seed, (uint32_t)index * 64 + i, 0);
 	memcpy(page, room, PAGE_BYTES);
 }
 
@@ -169,7 +166,7 @@ void contents_fill_page(enum contents kind, char *page, uint64_t seed, uint64_t 
 		fill_words(page, PAGE_BYTES, &r);
 		break;
 	case CONTENTS_JSON:
-		fill_json(page, &r);
+		fill_json(page, seed, index);
 		break;
 	case CONTENTS_BINARY:
 		fill_binary(page, &r);

@@ -52,6 +52,7 @@ static void take_out(void *arg)
 
 	if (!f->memory.setup.limit_bytes) {
 		f->memory.contender->out();
+		memory_settle(&f->memory);
 		memory_check_out(&f->memory);
 	}
 	f->cpu_seconds = turn_cpu_seconds(f->turn, 0);
@@ -225,7 +226,7 @@ int fault_main(int argc, char **argv)
 
 	options_parse(&o, argc, argv,
 		      TAKES_PEER | TAKES_PAGES | TAKES_THREADS | TAKES_PATTERN | TAKES_DATA | TAKES_LIMIT |
-			      TAKES_TOUCHES | TAKES_WRITES | TAKES_DIR | TAKES_CONTENDERS,
+			      TAKES_TOUCHES | TAKES_WRITES | TAKES_DIR | TAKES_SETTLE | TAKES_CONTENDERS,
 		      NULL, what);
 	memory_begin(&entrants, &t, &o, bounds);
 	options_describe(&o, t.head, sizeof(t.head), &t.options);

@@ -47,10 +47,9 @@ static void run(struct base *b, const char *sql)
 	check(b, sqlite3_exec(b->db, sql, NULL, NULL, NULL), SQLITE_OK);
 }
 
-/* Versions of a row are rows of another seed. */
 static size_t document(const struct base *b, uint32_t row, char text[RECORD_ROOM_BYTES])
 {
-	return record_document(text, b->seed + b->versions[row], row);
+	return record_document(text, b->seed, row, b->versions[row]);
 }
 
 static void put(struct base *b, sqlite3_stmt *s, uint32_t row, const char *text, size_t bytes)

@@ -88,6 +88,12 @@ void memory_look(struct turn *t)
 	atomic_store(&t->pid, (int)getpid());
 }
 
+void memory_settle(const struct memory *m)
+{
+	if (m->options->settle && m->contender->settle)
+		m->contender->settle();
+}
+
 void memory_check_out(const struct memory *m)
 {
 	size_t pages = m->setup.bytes / CONTENDER_PAGE_BYTES, present;

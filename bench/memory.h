@@ -41,6 +41,9 @@ void memory_open(struct memory *m, struct turn *t);
 /* From now on the memory that it takes counts: while the buffer was filled, the limit had to be found first. */
 void memory_look(struct turn *t);
 
+/* With --settle: wait until Larder has made what it holds as small as it becomes by itself. */
+void memory_settle(const struct memory *m);
+
 /* Exits with 2 unless at least 99 % of the buffer's pages are out of RAM. */
 void memory_check_out(const struct memory *m);
 

@@ -33,6 +33,7 @@ enum key {
 	KEY_CONTENDERS,
 	KEY_REPEATS,
 	KEY_ENCRYPT,
+	KEY_SETTLE,
 };
 
 static const struct {
@@ -58,6 +59,7 @@ static const struct {
 	{ { "contenders", KEY_CONTENDERS, "NAME,...", 0, "only these, as the table names them (all)", 0 },
 	  TAKES_CONTENDERS },
 	{ { "repeats", KEY_REPEATS, "N", 0, "how often in a turn", 0 }, TAKES_REPEATS },
+	{ { "settle", KEY_SETTLE, NULL, 0, "wait until Larder has recompressed what is out", 0 }, TAKES_SETTLE },
 	{ { "encrypt", KEY_ENCRYPT, NULL, 0, "Larder encrypts what it writes to disk", 0 }, TAKES_DIR },
 	{ { "runs", KEY_RUNS, "N", 0, "turns of each contender", 0 }, 0 },
 	{ { "seed", KEY_SEED, "N", 0, "of contents and orders (1)", 0 }, 0 },
@@ -223,6 +225,9 @@ static error_t parse_one(int key, char *value, struct argp_state *state)
 		return 0;
 	case KEY_ENCRYPT:
 		o->encrypt = 1;
+		return 0;
+	case KEY_SETTLE:
+		o->settle = 1;
 		return 0;
 	case KEY_JSON:
 		o->json = 1;

@@ -33,7 +33,7 @@ struct options {
 	unsigned runs, stride, write_percent, idle_seconds, seconds, repeats;
 	uint64_t touches, seed;
 	const char *dir, *contenders;
-	int json, encrypt;
+	int json, encrypt, settle;
 	const char *arguments[ARGUMENTS_MAX + 1]; /* those that are not options, NULL at the end */
 	unsigned arguments_count;
 	int (*is_word)(const char *); /* options may stand behind these arguments; what else there is, is a command to
@@ -56,6 +56,7 @@ enum {
 	TAKES_ARGUMENTS = 1 << 11,
 	TAKES_CONTENDERS = 1 << 12,
 	TAKES_REPEATS = 1 << 13,
+	TAKES_SETTLE = 1 << 14,
 };
 
 /*

@@ -79,6 +79,7 @@ static void body(struct turn *t, void *arg)
 	call_seconds = m->contender->out();
 	seconds = seconds_since(start);
 	t->figures[CPU_US] = (turn_cpu_seconds(t, 0) - cpu) * 1e6 / (double)(m->setup.bytes / CONTENDER_PAGE_BYTES);
+	memory_settle(m);
 	memory_check_out(m);
 	t->figures[GB_S] = (double)m->setup.bytes / seconds / 1e9;
 	if (m->setup.disk_dir && m->contender->kind != CONTENDER_BOUND)
@@ -126,7 +127,8 @@ int reclaim_main(int argc, char **argv)
 	struct table t = { .benchmark = "reclaim", .figures = figures, .figures_count = FIGURES, .base = -1 };
 	struct memory_entrants entrants = { 0 };
 
-	options_parse(&o, argc, argv, TAKES_PEER | TAKES_PAGES | TAKES_DATA | TAKES_IDLE | TAKES_DIR | TAKES_CONTENDERS,
+	options_parse(&o, argc, argv,
+		      TAKES_PEER | TAKES_PAGES | TAKES_DATA | TAKES_IDLE | TAKES_DIR | TAKES_SETTLE | TAKES_CONTENDERS,
 		      NULL, what);
 	memory_begin(&entrants, &t, &o, bounds);
 	options_describe(&o, t.head, sizeof(t.head), &t.options);

@@ -119,11 +119,11 @@ size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index
 	return bytes;
 }
 
-size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index)
+size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index, uint32_t version)
 {
-	struct random r = start(seed, index, 0);
+	struct random r = start(seed, index, version);
 	size_t bytes = draw_bytes(&r);
 
-	fill_document(value, bytes, &r, index, 0);
+	fill_document(value, bytes, &r, index, version);
 	return bytes;
 }

@@ -33,6 +33,6 @@ size_t record_bytes(uint64_t seed, uint32_t index, uint32_t version);
 size_t record_value(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index, uint32_t version);
 
 /* The same, but always a JSON document. */
-size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index);
+size_t record_document(char value[RECORD_ROOM_BYTES], uint64_t seed, uint32_t index, uint32_t version);
 
 #endif

@@ -13,6 +13,7 @@
 #include "arena.h"
 
 #include "discard.h"
+#include "mapping.h"
 #include "memory.h"
 #include "reclaim.h"
 #include "stats.h"
@@ -61,6 +62,7 @@ static void *hook_alloc(extent_hooks_t *hooks, void *at, size_t bytes, size_t al
 	*zero = true;
 	*commit = true;
 	if (!atomic_load_explicit(&memory->region.detached, memory_order_relaxed)) {
+		mapping_handed_out(p, bytes);
 		pressure_admit(memory, owner.pool);
 		pressure_publish(memory, stats);
 	}

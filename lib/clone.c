@@ -1,6 +1,6 @@
 /*
  * Forks that do not go through fork(): clone() of libc, and the system calls by way of syscall(). Part of the preload
- * object, which stands in front of libc's functions.
+ * object, which stands in front of libc's functions. syscall() is also a way to the calls of preload_memory.h.
  *
  * A child of clone() or syscall() that shares no memory with its parent is a forked one, and gets what fork.h says, as
  * long as it goes on with the stack of its parent. One that asked the kernel itself, or for a new stack by syscall(),
@@ -11,6 +11,7 @@
  */
 #include "api.h"
 #include "fork.h"
+#include "preload_memory.h"
 #include "sys.h"
 
 #include <dlfcn.h>
@@ -27,13 +28,11 @@ __attribute__((constructor(101))) static void find_real_syscall(void)
 	*(void **)&larder_real_syscall = dlsym(RTLD_NEXT, "syscall");
 }
 
-/* Called by the code below: is it a fork whose child goes on with the stack it has? */
-__attribute__((visibility("hidden"), used)) int larder_is_fork(long number, unsigned long first, unsigned long second)
+/* Is it a fork whose child goes on with the stack it has? */
+static int is_fork(long number, unsigned long first, unsigned long second)
 {
 	const struct clone_args *args = (const void *)first;
 
-	if (!larder_real_syscall)
-		find_real_syscall();
 	switch (number) {
 	case SYS_fork:
 		return 1;
@@ -46,10 +45,27 @@ __attribute__((visibility("hidden"), used)) int larder_is_fork(long number, unsi
 	}
 }
 
-__attribute__((visibility("hidden"), used)) long larder_fork_by(long number, long a, long b, long c, long d, long e)
+/* Called by the code below. */
+__attribute__((visibility("hidden"), used)) int larder_is_ours(long number, unsigned long first, unsigned long second)
 {
+	if (!larder_real_syscall)
+		find_real_syscall();
+	return is_fork(number, first, second) || memory_call_is_known(number);
+}
+
+__attribute__((visibility("hidden"), used)) long larder_syscall(long number, long a, long b, long c, long d, long e,
+								long f)
+{
+	const long arguments[] = { a, b, c, d, e, f };
 	long result;
 
+	if (memory_call_is_known(number)) {
+		result = memory_call(number, arguments);
+		if (result >= 0 || result < -4095)
+			return result;
+		errno = (int)-result;
+		return -1;
+	}
 	fork_before();
 	result = larder_real_syscall(number, a, b, c, d, e);
 	if (result == 0)
@@ -71,7 +87,7 @@ __asm__(".text\n"
 	"	push %r8\n"
 	"	push %r9\n"
 	"	sub $8, %rsp\n"
-	"	call larder_is_fork\n"
+	"	call larder_is_ours\n"
 	"	add $8, %rsp\n"
 	"	pop %r9\n"
 	"	pop %r8\n"
@@ -82,7 +98,7 @@ __asm__(".text\n"
 	"	test %eax, %eax\n"
 	"	jnz 1f\n"
 	"	jmp *larder_real_syscall(%rip)\n"
-	"1:	jmp larder_fork_by\n"
+	"1:	jmp larder_syscall\n"
 	".size syscall, .-syscall\n");
 
 /* ---- clone() ---- */

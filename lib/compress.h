@@ -10,6 +10,8 @@
  *     tail ......... cursor ... claimed ......... end ............ head
  *      written out     |  compressed   |  offered   |   staged only
  *
+ * While nothing is offered, the first compressor makes smaller what is stored already (backend.h: recompress).
+ *
  * Slots are claimed in order, COMPRESS_AHEAD of them at most are ahead of the cursor, and the cursor does not pass one
  * that is being compressed: so an entry is free when its turn comes again, and no slot is emptied while it is read.
  */

@@ -65,6 +65,9 @@ static long discard_watched(struct larder_memory *m, size_t first, size_t pages,
 	int awaited = 0;
 	long err;
 
+	if (!chunk_is_used(region_chunk(&m->region, first)) && to == PAGE_FRESH)
+		return sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
+	region_use(&m->region, region_chunk(&m->region, first));
 	for (size_t i = first; i < first + pages; i++)
 		drop(m, i, acquire(m, i), dropped);
 	err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);

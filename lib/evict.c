@@ -159,15 +159,17 @@ static size_t move_refused(struct larder_memory *m, size_t first, size_t n, long
 /* Move the owned (MOVING) pages [first, first + n) into staging; there is room. Returns the pages staged. */
 static size_t move_run(struct larder_memory *m, size_t first, size_t n)
 {
-	size_t staged = 0;
+	size_t staged = 0, batch = n;
 	unsigned retries = 0;
 
 	while (n > 0) {
 		char *slot = staging_address(&m->staging, staging_slot(m->staging.head));
-		long done = uffd_move(m->uffd, slot, region_address(&m->region, first), n * PAGE_BYTES);
 		size_t settled;
+		long done;
 
 		STATS_ADD(moves, 1);
+		batch = batch < n ? batch : n;
+		done = uffd_move(m->uffd, slot, region_address(&m->region, first), batch * PAGE_BYTES);
 		if (done > 0) {
 			settled = (size_t)done / PAGE_BYTES;
 			moved_out(m, first, settled);
@@ -175,8 +177,11 @@ static size_t move_run(struct larder_memory *m, size_t first, size_t n)
 		} else if (done == -EAGAIN && ++retries < MOVE_RETRY_LIMIT) {
 			sys_yield();
 			continue;
+		} else if (done == -EINVAL && batch > 1) {
+			batch = 1; /* a batch may not span mappings (mprotect and madvise split them) */
+			continue;
 		} else {
-			settled = move_refused(m, first, n, done);
+			settled = move_refused(m, first, batch, done);
 		}
 		first += settled;
 		n -= settled;
@@ -244,7 +249,7 @@ static size_t sweep_chunk(struct larder_memory *m, size_t *hand, size_t end, siz
 /* May pages of this chunk leave for a tier? */
 static int is_swappable(const struct larder_memory *m, const struct larder_chunk *c, unsigned pool)
 {
-	if (!chunk_is_watched(c) || (pool != REGION_HEAP && c->owner.pool != pool))
+	if (!chunk_is_watched(c) || !chunk_is_used(c) || (pool != REGION_HEAP && c->owner.pool != pool))
 		return 0;
 	return pressure_tiers(m, c->owner.pool) != 0;
 }
@@ -343,12 +348,13 @@ static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t 
 }
 
 /* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
-static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struct store_place place)
+static size_t commit(struct larder_memory *m, struct larder_swap_out *so, size_t index, uint64_t word,
+		     struct store_place place)
 {
 	struct larder_page *page = &m->region.pages[index];
 
 	page->handle = place.handle;
-	if (!page_change(page, &word, page_word_stored(place.tier))) {
+	if (!page_change(page, &word, swap_out_word_stored(m, so, place.tier))) {
 		store_drop(&m->store, place);
 		return 0;
 	}
@@ -429,7 +435,7 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, str
 		return 0;
 	*err = put(m, w, so, index, position, &place);
 	if (!*err)
-		return commit(m, index, word, place);
+		return commit(m, so, index, word, place);
 	if (*err == -EBUSY || *err == -EINPROGRESS)
 		return 0;
 	if (*err == -E2BIG)

@@ -19,7 +19,7 @@ const char *explain_start(int err)
 	case -ENOMEM:
 		return "no address space or memory; raise ulimit -v";
 	case -ENOPKG:
-		return "the program's malloc is not jemalloc 5 from libjemalloc.so.2";
+		return "there is no libjemalloc.so.2 of version 5; install it (Debian: libjemalloc2)";
 	case -EMFILE:
 	case -ENFILE:
 		return "out of file descriptors; raise ulimit -n";

@@ -1,12 +1,11 @@
 /*
  * The fault service.
  *
- * One handler thread is pinned to each CPU, at normal priority. All block in read() on the one userfaultfd; a fault
- * wakes them all, and the one on the faulting CPU runs as soon as the faulting thread sleeps, without a wake-up across
- * CPUs. Whichever reads the message serves it, so a CPU that is busy starves nobody. (bench/handlers.c measures this
- * against SCHED_IDLE handlers, which starve when every CPU is busy, and against unpinned ones; docs/architecture.md has
- * the figures.) Beyond HANDLERS_MAX CPUs waking every handler for every fault would cost more than it saves, so there
- * the handlers are few and unpinned.
+ * One handler thread is pinned to each CPU. The one on the faulting CPU runs as soon as the faulting thread sleeps,
+ * without a wake-up across CPUs; which of them wait for faults, and how, is watch.h's affair. Whichever reads the
+ * message serves it, so a CPU that is busy starves nobody. (bench/handlers.c measures this against unpinned handlers;
+ * docs/performance.md has the figures.) Beyond HANDLERS_MAX CPUs waking every handler for every fault would cost more
+ * than it saves, so there the handlers are few and unpinned.
  *
  * A handler never waits for a page that somebody else owns, nor for memory: it leaves the fault unanswered, and whoever
  * ends the condition wakes the faulting thread, which faults again (page.h: WAITERS; pressure.h: put_off). Nor does it
@@ -20,15 +19,16 @@
 #include "swap_in.h"
 #include "sys.h"
 #include "thread.h"
-#include "uffd.h"
+#include "watch.h"
 
 #include <sys/resource.h>
 
-enum { HANDLERS_MAX = 8, NO_CPU = SWAP_IN_NO_CPU, PUBLISH_EVERY = 256 };
+enum { HANDLERS_MAX = 8, PUBLISH_EVERY = 256 };
 
 struct handler {
 	struct larder_memory *memory;
 	struct larder_restorer own, *restorer;
+	struct watcher watcher;
 	struct uffd_msg message;
 	int cpu;
 	unsigned served;
@@ -114,11 +114,11 @@ static int open_handler(struct handler *h)
 static long next_message(struct handler *h)
 {
 	struct larder_reader *reader = h->restorer->reader;
-	int uffd = h->memory->uffd;
 
-	if (reader && swap_in_is_busy(reader))
-		return swap_in_wait(reader, uffd, &h->message, sizeof(h->message));
-	return sys_read(uffd, &h->message, sizeof(h->message));
+	if (!reader || !swap_in_is_busy(reader))
+		return watch_read(&h->watcher, &h->message);
+	watch_leave(&h->watcher);
+	return swap_in_wait(reader, h->memory->uffd, &h->message, sizeof(h->message));
 }
 
 static void handler_main(void *arg)
@@ -128,9 +128,11 @@ static void handler_main(void *arg)
 	/* The program may run niced; the threads it waits for should not. Without the privilege they stay as they are.
 	 */
 	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
-	if (h->cpu != NO_CPU)
+	if (h->cpu != WATCH_NO_CPU)
 		thread_pin(h->cpu);
 	h->result = open_handler(h);
+	if (!h->result)
+		watch_join(&h->watcher, h->memory->uffd, h->cpu);
 	event_post(&h->started);
 	if (h->result)
 		sys_call3(SYS_exit, 0, 0, 0);
@@ -164,12 +166,12 @@ int fault_start(struct larder_memory *m)
 	int cpus[HANDLERS_MAX];
 	int ncpus = thread_cpus(cpus, HANDLERS_MAX);
 	int pinned = ncpus > 0 && ncpus <= HANDLERS_MAX;
-	int wanted = pinned ? ncpus : HANDLERS_MAX, started = 0, err = 0;
+	int wanted = pinned ? ncpus : HANDLERS_MAX, started = 0, err = watch_open();
 
 	for (int i = 0; i < wanted && m->store.disk && !err; i++)
-		err = swap_in_start(m, &(int){ pinned ? cpus[i] : NO_CPU }, 1);
+		err = swap_in_start(m, &(int){ pinned ? cpus[i] : WATCH_NO_CPU }, 1);
 	for (int i = 0; i < wanted && err >= 0; i++) {
-		err = start_handler(m, &handlers[started], pinned ? cpus[i] : NO_CPU);
+		err = start_handler(m, &handlers[started], pinned ? cpus[i] : WATCH_NO_CPU);
 		started += err >= 0;
 	}
 	return started ? started : err;

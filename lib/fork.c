@@ -4,6 +4,7 @@
 #include "fork.h"
 
 #include "api.h"
+#include "mapping.h"
 #include "passing.h"
 #include "process.h"
 #include "range.h"
@@ -127,6 +128,7 @@ static void rest(void)
 
 	if (!s)
 		return;
+	mapping_lock_for_fork(); /* before reclaim rests, for which its holder may wait */
 	if (process_is_managed()) {
 		borrow_disk(s);
 		reclaim_freeze(&s->reclaim);
@@ -149,6 +151,7 @@ static void go_on(void)
 	ranges_unlock_all(&s->memory);
 	if (process_is_managed())
 		reclaim_thaw(&s->reclaim);
+	mapping_unlock_after_fork();
 }
 
 static void begin_anew(void)
@@ -159,6 +162,7 @@ static void begin_anew(void)
 		return;
 	_IO_list_resetlock();
 	ranges_unlock_all(&s->memory);
+	mapping_unlock_after_fork();
 	atomic_store(&forking_tid, sys_gettid());
 	process_inherit(lent);
 	give_back_disk();

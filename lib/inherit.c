@@ -93,6 +93,73 @@ static void settle_page(struct larder_memory *m, size_t index, int is_present, s
 		atomic_store_explicit(&page->word, to, memory_order_relaxed);
 }
 
+/* ---- what the program has said about forks, and what no child inherits ---- */
+
+static void forget_content(struct larder_memory *m, size_t first, size_t pages)
+{
+	for (size_t i = first; i < first + pages; i++)
+		atomic_store_explicit(&m->region.pages[i].word, PAGE_FRESH, memory_order_relaxed);
+}
+
+/* For each run of pages of a chunk that have the bit. */
+static void for_each_run(struct larder_memory *m, const _Atomic uint64_t *bits, size_t chunk,
+			 void (*function)(struct larder_memory *m, size_t first, size_t pages))
+{
+	size_t first = chunk * CHUNK_PAGES, end = first + CHUNK_PAGES;
+
+	for (size_t n; first < end; first += n) {
+		n = region_run(bits, first, end);
+		if (region_bit(bits, first))
+			function(m, first, n);
+	}
+}
+
+/*
+ * MADV_DONTFORK has left a hole, which nothing else may get into: the child's memory there is empty and inaccessible.
+ * This is before the child has other threads, so nothing has.
+ */
+static void plug(struct larder_memory *m, size_t first, size_t pages)
+{
+	sys_mmap(region_address(&m->region, first), pages * PAGE_BYTES, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1);
+	if (!region_bit(m->region.foreign, first))
+		forget_content(m, first, pages);
+	region_clear_bits(m->region.unforked, first, pages);
+	region_clear_bits(m->region.foreign, first, pages);
+	m->region.chunks[first / CHUNK_PAGES].allocated_pages -=
+		(uint32_t)region_count_bits(m->region.charged, first, pages);
+	region_clear_bits(m->region.charged, first, pages);
+}
+
+/* Locks on memory are not inherited. */
+static void leave_out(struct larder_memory *m, size_t chunk)
+{
+	const struct larder_chunk *c = &m->region.chunks[chunk];
+
+	if (chunk_is_marked(c, CHUNK_HAS_UNFORKED))
+		for_each_run(m, m->region.unforked, chunk, plug);
+	if (chunk_is_marked(c, CHUNK_HAS_WIPED))
+		for_each_run(m, m->region.wiped, chunk, forget_content);
+	if (chunk_is_marked(c, CHUNK_HAS_LOCKED) && c->owner.pool == REGION_HEAP)
+		region_clear_bits(m->region.kept, chunk * CHUNK_PAGES, CHUNK_PAGES);
+}
+
+static long present_pages(const struct larder_memory *m, size_t first, size_t pages, unsigned char *is_present)
+{
+	return sys_call3(SYS_mincore, (long)region_address(&m->region, first), (long)(pages * PAGE_BYTES),
+			 (long)is_present);
+}
+
+/* Something foreign was not to be in the child, and came here from elsewhere with that mark. */
+static void plug_holes(struct larder_memory *m, size_t first)
+{
+	unsigned char is_present;
+
+	for (size_t i = first; i < first + CHUNK_PAGES; i++)
+		if (present_pages(m, i, 1, &is_present) == -ENOMEM)
+			plug(m, i, 1);
+}
+
 /*
  * mincore(2) says for memory like this which pages are there, poisoned ones included. One that the kernel has swapped
  * out counts as absent; that is no harm: its word says RESIDENT, since what came back a moment ago is not swapped out.
@@ -101,12 +168,17 @@ static void settle_chunk(struct larder_memory *m, size_t chunk, struct named *n)
 {
 	unsigned char is_present[CHUNK_PAGES];
 	size_t first = chunk * CHUNK_PAGES;
-	long err = sys_call3(SYS_mincore, (long)region_address(&m->region, first), CHUNK_BYTES, (long)is_present);
+	long err = present_pages(m, first, CHUNK_PAGES, is_present);
 
-	if (err) /* EAGAIN or ENOMEM: none that could be waited for */
+	if (err == -ENOMEM) { /* a hole */
+		plug_holes(m, first);
+		err = present_pages(m, first, CHUNK_PAGES, is_present);
+	}
+	if (err) /* EAGAIN: none that could be waited for */
 		log_panic("a forked child cannot tell which pages it has (errno)", -err);
 	for (size_t i = 0; i < CHUNK_PAGES; i++)
-		settle_page(m, first + i, is_present[i] & 1, n);
+		if (!region_bit(m->region.foreign, first + i))
+			settle_page(m, first + i, is_present[i] & 1, n);
 }
 
 /* Locks and requests of threads that are not here. */
@@ -141,9 +213,11 @@ void inherit(struct larder_memory *m, int keep_disk)
 	if (!keep_disk)
 		store_lose_disk(&m->store);
 	open_named(m, &named);
-	for (size_t c = 0; c < chunks; c++)
-		if (chunk_is_watched(&m->region.chunks[c]))
+	for (size_t c = 0; c < chunks; c++) {
+		leave_out(m, c);
+		if (chunk_is_watched(&m->region.chunks[c]) && chunk_is_used(&m->region.chunks[c]))
 			settle_chunk(m, c, &named);
+	}
 	region_recount(&m->region);
 	STATS_SET(copies, (uint64_t)named.copies);
 	store_inherit(&m->store, is_named, &named, named.same_pages);

@@ -61,8 +61,9 @@ struct larder_page {
 
 /*
  * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 14-17 the
- * state it was (busy) | 32-63 staging slot (STAGED), or the ticket of the object that takes the page to disk (STORED;
- * see swap_out.h). Credit is how many passes of the clock the page is spared: the count of a generalised second chance.
+ * state it was (busy) | 18-25 generation (STORED in RAM; see swap_out.h) | 32-63 staging slot (STAGED), or the ticket
+ * of the object that takes the page to disk (STORED; see swap_out.h). Credit is how many passes of the clock the page
+ * is spared: the count of a generalised second chance.
  */
 #define PAGE_WAITERS ((uint64_t)1 << 4)
 #define PAGE_TRAP    ((uint64_t)1 << 12)
@@ -74,6 +75,7 @@ enum {
 	PAGE_CREDIT_MAX = 15,
 	PAGE_HELD = 15,
 	PAGE_WAS_SHIFT = 14,
+	PAGE_GENERATION_SHIFT = 18,
 	PAGE_SLOT_SHIFT = 32
 };
 #define PAGE_STATE_MASK ((uint64_t)15)
@@ -129,6 +131,17 @@ static inline uint32_t page_ticket(uint64_t word)
 static inline uint64_t page_with_ticket(uint64_t word, uint32_t ticket)
 {
 	return (word & UINT32_MAX) | (uint64_t)ticket << PAGE_SLOT_SHIFT;
+}
+
+/* When a page was compressed, modulo 256. */
+static inline uint8_t page_generation(uint64_t word)
+{
+	return (uint8_t)(word >> PAGE_GENERATION_SHIFT);
+}
+
+static inline uint64_t page_with_generation(uint64_t word, uint8_t generation)
+{
+	return (word & ~((uint64_t)UINT8_MAX << PAGE_GENERATION_SHIFT)) | (uint64_t)generation << PAGE_GENERATION_SHIFT;
 }
 
 static inline int page_is_busy(uint64_t word)

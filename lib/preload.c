@@ -11,6 +11,8 @@
  *   LARDER_SWAP_SIZE     SIZE, as on the command line; unset or empty = the default
  *   LARDER_SWAP_ENCRYPT  1 = encrypt what goes to swap
  *
+ *   LARDER_FULL_CORE     1 = what was taken out comes back before a core dump
+ *
  *   LARDER_FOLLOW_EXEC   0 = programs that this one executes run without Larder: all of this goes from the environment
  *
  * Descendants inherit the settings; one that cannot start Larder (in a sandbox, say, or because its parent has the swap
@@ -22,6 +24,7 @@
 #include "explain.h"
 #include "limit.h"
 #include "log.h"
+#include "preload_memory.h"
 #include "process.h"
 #include "uffd.h"
 
@@ -31,8 +34,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { EXIT_CANNOT_START = 125 }; /* as `larder run` documents it */
@@ -53,9 +54,9 @@ static void find_real_functions(void)
 }
 
 /*
- * Is the malloc that the program calls the one that was hooked? A program may bring its own. jemalloc knows its own
- * memory; addresses of functions tell nothing, because in a program that is not position-independent they are the
- * program's.
+ * Is the malloc that the program calls the one that is hooked? A program may bring its own; then what that maps is
+ * managed, and nobody calls ours. jemalloc knows its own memory; addresses of functions tell nothing, because in a
+ * program that is not position-independent they are the program's.
  */
 static int program_uses_jemalloc(void)
 {
@@ -115,19 +116,38 @@ static int read_limit(struct larder_options *o)
 	return 0;
 }
 
+/* 1 when a setting is on, 0 when it is off, -EINVAL: somebody may mean "yes", and must not get "no". */
+static int read_switch(const char *name)
+{
+	const char *text = setting(name);
+
+	if (!text || strcmp(text, "1") == 0)
+		return text != NULL;
+	failed("%s: '%s': give 1, or unset it", name, text);
+	return -EINVAL;
+}
+
+static int read_core(struct larder_options *o)
+{
+	int full = read_switch("LARDER_FULL_CORE");
+
+	if (full > 0)
+		o->flags |= LARDER_FULL_CORE;
+	return full < 0 ? full : 0;
+}
+
 static int read_swap(struct larder_options *o)
 {
-	const char *size = setting("LARDER_SWAP_SIZE"), *encrypt = setting("LARDER_SWAP_ENCRYPT");
+	const char *size = setting("LARDER_SWAP_SIZE");
+	int encrypt = read_switch("LARDER_SWAP_ENCRYPT");
 	int err = size ? swap_size_parse(size, &o->swap_bytes) : 0;
 
 	if (err) {
 		failed("LARDER_SWAP_SIZE: '%s': %s", size, swap_size_explain(err));
 		return err;
 	}
-	if (encrypt && strcmp(encrypt, "1") != 0) { /* somebody may mean "yes", and must not get "no" */
-		failed("LARDER_SWAP_ENCRYPT: '%s': give 1, or unset it", encrypt);
-		return -EINVAL;
-	}
+	if (encrypt < 0)
+		return encrypt;
 	o->swap_dir = setting("LARDER_SWAP_DIR");
 	o->swap_device = setting("LARDER_SWAP_DEVICE");
 	o->flags |= encrypt ? LARDER_SWAP_ENCRYPT : 0;
@@ -173,7 +193,7 @@ static void forget_settings(void)
 {
 	static const char *const names[] = { "LARDER_LIMIT",	    "LARDER_LOG",	  "LARDER_PID",
 					     "LARDER_SWAP_DIR",	    "LARDER_SWAP_DEVICE", "LARDER_SWAP_SIZE",
-					     "LARDER_SWAP_ENCRYPT", "LARDER_FOLLOW_EXEC" };
+					     "LARDER_SWAP_ENCRYPT", "LARDER_FULL_CORE",	  "LARDER_FOLLOW_EXEC" };
 
 	forget_preload();
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -184,45 +204,25 @@ __attribute__((constructor)) static void preload_start(void)
 {
 	const char *follow_exec = getenv("LARDER_FOLLOW_EXEC");
 	struct larder_options options = { 0 };
-	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc };
+	struct process_setup setup = { .options = &options, .allocator = &real.jemalloc, .manages_mappings = 1 };
 	int saved_errno = errno, err;
 
 	find_real_functions();
+	memory_calls_spare(*(void **)&real.jemalloc.mallctl);
 	log_open(getenv("LARDER_LOG"));
-	if (read_limit(&options) < 0 || read_swap(&options) < 0)
+	if (read_limit(&options) < 0 || read_swap(&options) < 0 || read_core(&options) < 0)
 		return;
 	if (options.swap_device && is_first_process())
 		disk_await_device(options.swap_device, DISK_RELEASE_NS); /* what ran here before may have had it */
-	err = program_uses_jemalloc() ? process_start(&setup) : -ENOPKG;
+	err = process_start(&setup);
 	if (err)
 		cannot_start(&options, err);
+	else if (is_first_process() && !program_uses_jemalloc())
+		dprintf(STDERR_FILENO, "larder: run: the program brings its own malloc: of its memory, what it maps in "
+				       "pieces of 128 KiB or more is managed\n");
 	if (follow_exec && strcmp(follow_exec, "0") == 0)
 		forget_settings();
 	errno = saved_errno;
-}
-
-LARDER_PUBLIC int madvise(void *addr, size_t bytes, int advice)
-{
-	int result = 0;
-
-	if (!process_advise(addr, bytes, advice, &result))
-		return (int)syscall(SYS_madvise, addr, bytes, advice);
-	if (result < 0)
-		errno = -result;
-	return result < 0 ? -1 : 0;
-}
-
-/*
- * Locking all memory would make the kernel fill every reservation of ours, and locked pages can neither move nor be
- * dropped. Refused as the kernel refuses what exceeds RLIMIT_MEMLOCK; programs that ask know that answer. mlock() of a
- * range works.
- */
-LARDER_PUBLIC int mlockall(int flags)
-{
-	if (!process_is_managed())
-		return (int)syscall(SYS_mlockall, flags);
-	errno = ENOMEM;
-	return -1;
 }
 
 LARDER_PUBLIC int mallctl(const char *name, void *old, size_t *old_bytes, void *new_value, size_t new_bytes)
@@ -254,5 +254,6 @@ LARDER_PUBLIC __attribute__((noreturn)) void pthread_exit(void *value)
  */
 LARDER_PUBLIC int larder_start(const struct larder_options *options)
 {
-	return process_start(&(struct process_setup){ .options = options, .allocator = &real.jemalloc });
+	return process_start(
+		&(struct process_setup){ .options = options, .allocator = &real.jemalloc, .manages_mappings = 1 });
 }

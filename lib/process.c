@@ -5,8 +5,10 @@
 
 #include "discard.h"
 #include "api.h"
+#include "core_dump.h"
 #include "fork.h"
 #include "limit.h"
+#include "mapping.h"
 #include "range.h"
 #include "service.h"
 #include "sigbus.h"
@@ -24,7 +26,7 @@ static int check_options(const struct larder_options *o)
 {
 	int swaps = o->swap_dir || o->swap_device;
 
-	if (o->flags & ~(LARDER_IGNORE_SYSTEM | LARDER_SWAP_ENCRYPT) || o->limit_percent > 100 ||
+	if (o->flags & ~(LARDER_IGNORE_SYSTEM | LARDER_SWAP_ENCRYPT | LARDER_FULL_CORE) || o->limit_percent > 100 ||
 	    (o->limit_bytes && o->limit_percent))
 		return -EINVAL;
 	if ((o->swap_dir && o->swap_device) || (!swaps && (o->swap_bytes || o->flags & LARDER_SWAP_ENCRYPT)) ||
@@ -90,7 +92,11 @@ int process_start(const struct process_setup *setup)
 	atomic_store(&watching, ignores_system);
 	atomic_store(&managed, 1);
 	atomic_store(&shared_filled, count_shared);
+	if (o.flags & LARDER_FULL_CORE)
+		core_dump_open(&service.memory, &service.reclaim);
 	err = fork_open();
+	if (!err && setup->manages_mappings)
+		err = mapping_open(&service.memory, &service.reclaim);
 	return err ? err : arena_install(setup->allocator, &service.memory, &service.reclaim);
 }
 
@@ -134,6 +140,7 @@ void process_inherit(const int lent[LARDER_LENT])
 
 	if (!process_is_managed())
 		return;
+	mapping_inherit();
 	atomic_store(&watching, ignores_system);
 	if (service_inherit(&service, lent) < 0) {
 		atomic_store(&managed, 0);

@@ -16,6 +16,7 @@ struct process_setup {
 	const struct arena_allocator *allocator;       /* the jemalloc of this process */
 	const struct larder_backend_ops *const *tiers; /* NULL = lz4 */
 	unsigned ntiers;
+	int manages_mappings;	      /* the program's calls of mmap() and the like come to mapping.h */
 	const struct disk_seam *seam; /* tests: makes the disk fail (disk.h) */
 };
 

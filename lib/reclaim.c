@@ -511,6 +511,14 @@ static void on_system_pressure(void *arg, enum system_level level)
 	reclaim_system_pressure(arg, level);
 }
 
+/* Pages cease to be managed: copies on disk are of no use any more. */
+static int64_t relinquish(struct larder_memory *m, size_t first, size_t pages)
+{
+	for (size_t i = first; m->store.disk && i < first + pages; i++)
+		swap_out_drop_copy(m, i);
+	return region_relinquish(&m->region, first, pages, m->uffd);
+}
+
 static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 {
 	struct larder_memory *m = r->memory;
@@ -531,6 +539,10 @@ static int64_t obey(struct larder_reclaim *r, const struct reclaim_request *q)
 		return sys_close(q->fd);
 	case REQUEST_LEND:
 		return lend(r, q->fd);
+	case REQUEST_ADOPT_PAGES:
+		return region_adopt(&m->region, q->first, q->pages, m->uffd, m->pagemap);
+	case REQUEST_RELINQUISH:
+		return relinquish(m, q->first, q->pages);
 	case REQUEST_WATCH_SYSTEM:
 		return system_open(&r->system, NULL) > 0 ? system_start(&r->system, on_system_pressure, r) : 0;
 	}

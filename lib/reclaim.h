@@ -20,6 +20,8 @@ enum reclaim_request_kind {
 	REQUEST_ADOPT,	     /* fd: make the program's descriptor one of the internal threads' too */
 	REQUEST_DISOWN,	     /* fd: close such a descriptor */
 	REQUEST_LEND,	     /* fd: a socket to send the disk's descriptors through, for a child */
+	REQUEST_ADOPT_PAGES, /* first, pages: see region_adopt() */
+	REQUEST_RELINQUISH,  /* first, pages: see region_relinquish() */
 	REQUEST_WATCH_SYSTEM /* purge when memory is short outside the process, too */
 };
 

@@ -8,7 +8,7 @@
 #include "sys.h"
 #include "uffd.h"
 
-enum { REGION_MIN_SHIFT = 30 };
+enum { REGION_MIN_SHIFT = 30, BITMAPS = 6 };
 
 _Static_assert(sizeof(struct larder_page) <= 16, "a page costs at most 16 bytes of metadata");
 
@@ -70,8 +70,18 @@ static void dont_dump(const struct larder_region *r, size_t bytes)
 	sys_madvise(r->pages, pages_bytes(bytes), MADV_DONTDUMP);
 	sys_madvise(r->chunks, chunks_bytes(bytes), MADV_DONTDUMP);
 	sys_madvise((void *)r->segment_of, segments_bytes(bytes), MADV_DONTDUMP);
-	sys_madvise((void *)r->kept, bits_bytes(bytes), MADV_DONTDUMP);
-	sys_madvise((void *)r->lost, bits_bytes(bytes), MADV_DONTDUMP);
+	sys_madvise((void *)r->kept, BITMAPS * bits_bytes(bytes), MADV_DONTDUMP);
+}
+
+/* All bits of all pages, in one mapping. */
+static int map_bits(struct larder_region *r, size_t bytes)
+{
+	_Atomic uint64_t **maps[BITMAPS] = { &r->kept, &r->lost, &r->charged, &r->foreign, &r->unforked, &r->wiped };
+	char *bits = reserve(BITMAPS * bits_bytes(bytes), PROT_READ | PROT_WRITE);
+
+	for (unsigned i = 0; bits && i < BITMAPS; i++)
+		*maps[i] = (_Atomic uint64_t *)(void *)(bits + i * bits_bytes(bytes));
+	return bits ? 0 : -ENOMEM;
 }
 
 static int map_region(struct larder_region *r, size_t bytes)
@@ -80,9 +90,7 @@ static int map_region(struct larder_region *r, size_t bytes)
 	r->bytes = bytes;
 	r->chunks = reserve(chunks_bytes(bytes), PROT_READ | PROT_WRITE);
 	r->segment_of = reserve(segments_bytes(bytes), PROT_READ | PROT_WRITE);
-	r->kept = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
-	r->lost = reserve(bits_bytes(bytes), PROT_READ | PROT_WRITE);
-	if (r->pages && r->chunks && r->segment_of && r->kept && r->lost) {
+	if (r->pages && r->chunks && r->segment_of && map_bits(r, bytes) == 0) {
 		dont_dump(r, bytes);
 		/* A huge page of table would cost RAM for pages that nobody watches. */
 		sys_madvise(r->pages, pages_bytes(bytes), MADV_NOHUGEPAGE);
@@ -115,9 +123,16 @@ void region_close(struct larder_region *r)
 	unmap(r->base, r->bytes + pages_bytes(r->bytes));
 	unmap(r->chunks, chunks_bytes(r->bytes));
 	unmap((void *)r->segment_of, segments_bytes(r->bytes));
-	unmap((void *)r->kept, bits_bytes(r->bytes));
-	unmap((void *)r->lost, bits_bytes(r->bytes));
+	unmap((void *)r->kept, BITMAPS * bits_bytes(r->bytes));
 	*r = (struct larder_region){ 0 };
+}
+
+/* Part of [first, first + pages) that lies in one chunk: how many pages. */
+static size_t in_chunk(size_t first, size_t pages)
+{
+	size_t n = CHUNK_PAGES - first % CHUNK_PAGES;
+
+	return n < pages ? n : pages;
 }
 
 /* Pages [first, first + pages) have been handed out: tell their chunks. */
@@ -126,19 +141,69 @@ static void charge(struct larder_region *r, size_t first, size_t pages)
 	/* In a forked child nothing is counted, and another thread of the parent may have held a chunk's lock. */
 	if (atomic_load_explicit(&r->detached, memory_order_relaxed))
 		return;
-	while (pages > 0) {
+	for (size_t n; pages > 0; first += n, pages -= n) {
 		struct larder_chunk *c = region_chunk(r, first);
-		size_t n = CHUNK_PAGES - first % CHUNK_PAGES;
 
-		if (n > pages)
-			n = pages;
+		n = in_chunk(first, pages);
 		mutex_lock(&c->lock);
 		c->allocated_pages += (uint32_t)n;
 		if (!chunk_is_watched(c))
 			region_count(r, first, LARDER_PAGES_UNTRACKED, (int64_t)n);
 		mutex_unlock(&c->lock);
-		first += n;
-		pages -= n;
+	}
+}
+
+/* Charge pages of one chunk, or with sign -1 uncharge them. */
+static void recharge(struct larder_region *r, size_t first, size_t pages, int sign)
+{
+	struct larder_chunk *c = region_chunk(r, first);
+	size_t changed;
+
+	mutex_lock(&c->lock);
+	changed = region_count_bits(r->charged, first, pages);
+	if (sign > 0)
+		changed = pages - changed;
+	if (sign > 0)
+		region_set_bits(r->charged, first, pages);
+	else
+		region_clear_bits(r->charged, first, pages);
+	c->allocated_pages += (uint32_t)(sign * (int)changed);
+	if (!chunk_is_watched(c))
+		region_count(r, first, LARDER_PAGES_UNTRACKED, sign * (int64_t)changed);
+	mutex_unlock(&c->lock);
+	STATS_ADD(allocated_bytes, sign * (int64_t)(changed * PAGE_BYTES));
+}
+
+static void recharge_all(struct larder_region *r, size_t first, size_t pages, int sign)
+{
+	if (atomic_load_explicit(&r->detached, memory_order_relaxed))
+		return;
+	for (size_t n; pages > 0; first += n, pages -= n) {
+		n = in_chunk(first, pages);
+		recharge(r, first, n, sign);
+	}
+}
+
+void region_charge(struct larder_region *r, size_t first, size_t pages)
+{
+	recharge_all(r, first, pages, 1);
+}
+
+void region_uncharge(struct larder_region *r, size_t first, size_t pages)
+{
+	recharge_all(r, first, pages, -1);
+}
+
+void region_disown(struct larder_region *r, size_t first, size_t pages)
+{
+	for (size_t n; pages > 0; first += n, pages -= n) {
+		struct larder_chunk *c = region_chunk(r, first);
+
+		n = in_chunk(first, pages);
+		mutex_lock(&c->lock);
+		atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);
+		region_set_bits(r->foreign, first, n);
+		mutex_unlock(&c->lock);
 	}
 }
 
@@ -206,6 +271,27 @@ void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, si
 	return p;
 }
 
+void *region_reserve(struct larder_region *r, size_t bytes)
+{
+	const struct region_owner owner = { .pool = REGION_HEAP, .kind = CHUNK_MAPPING };
+	size_t start, end;
+	void *p = NULL;
+
+	mutex_lock(&r->grow_lock);
+	start = align_offset(r, atomic_load_explicit(&r->top, memory_order_relaxed), CHUNK_BYTES);
+	end = start + bytes;
+	if (start <= r->bytes && bytes <= r->bytes - start && make_writable(r, start) == 0) {
+		for (size_t c = start >> CHUNK_SHIFT; c < end >> CHUNK_SHIFT; c++)
+			r->chunks[c].owner = owner;
+		if (r->writable < end)
+			r->writable = end; /* what lies there is made accessible as the program wants it */
+		atomic_store_explicit(&r->top, end, memory_order_release);
+		p = r->base + start;
+	}
+	mutex_unlock(&r->grow_lock);
+	return p;
+}
+
 /* The bits of the word that holds page `first`: those of pages [first, first + pages) that lie in it; *n is how many.
  */
 static uint64_t mask_of(size_t first, size_t pages, size_t *n)
@@ -253,28 +339,48 @@ size_t region_count_bits(const _Atomic uint64_t *bits, size_t first, size_t page
 	return count;
 }
 
+size_t region_run(const _Atomic uint64_t *bits, size_t first, size_t end)
+{
+	size_t i = first;
+	int bit = first < end && region_bit(bits, first);
+
+	while (i < end) {
+		uint64_t word = atomic_load(&bits[i / 64]) ^ (bit ? ~(uint64_t)0 : 0); /* now 0 = the same */
+		uint64_t rest = word >> i % 64;
+
+		if (rest) {
+			i += (size_t)__builtin_ctzll(rest);
+			break;
+		}
+		i += 64 - i % 64;
+	}
+	return (i < end ? i : end) - first;
+}
+
 static void mark_resident(struct larder_region *r, size_t first, size_t end)
 {
 	int64_t marked = 0;
 
+	region_use(r, region_chunk(r, first));
 	for (size_t i = first; i < end; i++) {
 		uint64_t word = page_load(&r->pages[i]);
 
 		/* A handler may have zero-filled the page since it was registered: then it is counted already. */
-		if (word == PAGE_FRESH && page_change(&r->pages[i], &word, page_word_resident(0)))
+		if (word == PAGE_FRESH && !region_bit(r->foreign, i) &&
+		    page_change(&r->pages[i], &word, page_word_resident(0)))
 			marked++;
 	}
 	region_count(r, first, LARDER_PAGES_RESIDENT, marked);
 }
 
-/* Mark what PAGEMAP_SCAN finds present, or swapped out by the kernel, in the chunk that starts at page `first`. */
-static int scan_present(struct larder_region *r, size_t first, int pagemap)
+/* Mark what PAGEMAP_SCAN finds present, or swapped out by the kernel, among pages of one chunk. */
+static int scan_present(struct larder_region *r, size_t first, size_t pages, int pagemap)
 {
 	struct page_region found[64];
 	struct pm_scan_arg arg = {
 		.size = sizeof(arg),
 		.start = (uintptr_t)region_address(r, first),
-		.end = (uintptr_t)region_address(r, first + CHUNK_PAGES),
+		.end = (uintptr_t)region_address(r, first + pages),
 		.vec = (uintptr_t)found,
 		.vec_len = sizeof(found) / sizeof(found[0]),
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
@@ -294,6 +400,22 @@ static int scan_present(struct larder_region *r, size_t first, int pagemap)
 	return 0;
 }
 
+/* Register those pages of a chunk that are ours. */
+static int register_chunk(const struct larder_region *r, size_t chunk, int uffd)
+{
+	size_t first = chunk * CHUNK_PAGES, end = first + CHUNK_PAGES;
+	long err = 0;
+
+	if (!chunk_is_marked(&r->chunks[chunk], CHUNK_HAS_FOREIGN))
+		return (int)uffd_register(uffd, region_address(r, first), CHUNK_BYTES);
+	for (size_t n; first < end && !err; first += n) {
+		n = region_run(r->foreign, first, end);
+		if (!region_bit(r->foreign, first))
+			err = uffd_register(uffd, region_address(r, first), n * PAGE_BYTES);
+	}
+	return (int)err;
+}
+
 int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 {
 	struct larder_chunk *c = &r->chunks[chunk];
@@ -301,18 +423,104 @@ int region_watch(struct larder_region *r, size_t chunk, int uffd, int pagemap)
 	long err = 0;
 
 	if (!chunk_is_watched(c))
-		err = uffd_register(uffd, region_address(r, first), CHUNK_BYTES);
+		err = register_chunk(r, chunk, uffd);
 	if (!err && !chunk_is_watched(c)) {
 		/*
 		 * Registered, so what is missing from here on faults to us, and the handlers find it FRESH. A scan that
 		 * fails would leave present pages FRESH for ever: they would only never be evicted, so it loses
 		 * nothing.
 		 */
-		err = scan_present(r, first, pagemap);
+		err = scan_present(r, first, CHUNK_PAGES, pagemap);
 		atomic_store_explicit(&c->watched, 1, memory_order_release);
 		atomic_fetch_add_explicit(&r->watched_chunks, 1, memory_order_relaxed);
 		region_count(r, first, LARDER_PAGES_UNTRACKED, -(int64_t)c->allocated_pages);
 		STATS_ADD(adopted, 1);
+	}
+	return (int)err;
+}
+
+int region_adopt(struct larder_region *r, size_t first, size_t pages, int uffd, int pagemap)
+{
+	long err = 0;
+
+	for (size_t n; pages > 0 && !err; first += n, pages -= n) {
+		struct larder_chunk *c = region_chunk(r, first);
+		int watched;
+
+		n = in_chunk(first, pages);
+		mutex_lock(&c->lock);
+		watched = chunk_is_watched(c) && uffd >= 0;
+		if (watched)
+			err = uffd_register(uffd, region_address(r, first), n * PAGE_BYTES);
+		if (!err) {
+			region_clear_bits(r->foreign, first, n);
+			err = watched ? scan_present(r, first, n, pagemap) : 0;
+		}
+		mutex_unlock(&c->lock);
+	}
+	return (int)err;
+}
+
+/* Own pages of one chunk that are in the mapping, or nowhere: how many, from the first on. */
+static size_t acquire_present(struct larder_region *r, size_t first, size_t pages, uint64_t *words)
+{
+	size_t n = 0;
+
+	for (; n < pages; n++) {
+		struct larder_page *page = &r->pages[first + n];
+
+		words[n] = page_load(page);
+		if ((page_state(words[n]) != PAGE_RESIDENT && words[n] != PAGE_FRESH) || words[n] & PAGE_COPY ||
+		    !page_acquire(page, &words[n], PAGE_DISCARDING))
+			break;
+	}
+	return n;
+}
+
+/* Release pages as what they were, or as FRESH; without waking whoever waits, since nobody but their owner can. */
+static void release_present(struct larder_region *r, size_t first, size_t pages, const uint64_t *words, int gone)
+{
+	int64_t resident = 0;
+
+	for (size_t i = 0; i < pages; i++) {
+		struct larder_page *page = &r->pages[first + i];
+
+		resident += page_state(words[i]) == PAGE_RESIDENT;
+		if (gone)
+			page_release(page, PAGE_FRESH);
+		else
+			atomic_store(&page->word, words[i]);
+	}
+	if (gone)
+		region_count(r, first, LARDER_PAGES_RESIDENT, -resident);
+}
+
+static long relinquish_watched(struct larder_region *r, size_t first, size_t pages, int uffd)
+{
+	uint64_t words[CHUNK_PAGES];
+	size_t owned = acquire_present(r, first, pages, words);
+	long err = owned < pages ? -EAGAIN : uffd_unregister(uffd, region_address(r, first), pages * PAGE_BYTES);
+
+	release_present(r, first, owned, words, !err);
+	return err;
+}
+
+int region_relinquish(struct larder_region *r, size_t first, size_t pages, int uffd)
+{
+	long err = 0;
+
+	for (size_t n; pages > 0 && !err; first += n, pages -= n) {
+		struct larder_chunk *c = region_chunk(r, first);
+
+		n = in_chunk(first, pages);
+		mutex_lock(&c->lock);
+		if (chunk_is_watched(c))
+			err = relinquish_watched(r, first, n, uffd);
+		if (!err) {
+			atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);
+			region_set_bits(r->foreign, first, n);
+		}
+		mutex_unlock(&c->lock);
 	}
 	return (int)err;
 }
@@ -334,7 +542,12 @@ int region_watch_again(const struct larder_region *r, int uffd, int inline_uffd)
 		end = first + 1;
 		if (!chunk_is_watched(c))
 			continue;
+		if (chunk_is_marked(c, CHUNK_HAS_FOREIGN)) {
+			err = register_chunk(r, first, uffd);
+			continue;
+		}
 		while (end < chunks && chunk_is_watched(&r->chunks[end]) &&
+		       !chunk_is_marked(&r->chunks[end], CHUNK_HAS_FOREIGN) &&
 		       r->chunks[end].owner.inline_faults == c->owner.inline_faults)
 			end++;
 		err = register_again(r, first, end, c->owner.inline_faults ? inline_uffd : uffd);

@@ -16,6 +16,12 @@
  * belongs to (segment.h), and two bits: KEPT pages are volatile or pinned, so that eviction leaves them alone; LOST
  * ones were purged and their owner has not acknowledged it.
  *
+ * Chunks of mappings (mapping.h) are the program's to lay out: it maps, protects and unmaps pages of them as it likes,
+ * and may put something else in their place. So each page has a few bits more: CHARGED ones have been accessible since
+ * they were mapped, so they may hold something; FOREIGN ones are not ours (a file, shared memory, memory that the
+ * program watches with a userfaultfd of its own): they stay FRESH and unregistered. UNFORKED and WIPED ones do not get
+ * into a forked child, or not with their content.
+ *
  * Locks, in order: grow_lock, then one chunk's lock. A chunk lock orders watching, eviction and discarding in that
  * chunk; fault handlers take neither, they work page by page (page.h).
  */
@@ -34,7 +40,16 @@ enum { CHUNK_SHIFT = 21, CHUNK_BYTES = 1 << CHUNK_SHIFT, CHUNK_PAGES = CHUNK_BYT
 
 enum { REGION_POOLS = LARDER_POOLS_MAX + 1, REGION_HEAP = 0 };
 
-enum chunk_kind { CHUNK_HEAP, CHUNK_OBJECTS, CHUNK_RANGES };
+enum chunk_kind { CHUNK_HEAP, CHUNK_OBJECTS, CHUNK_RANGES, CHUNK_MAPPING };
+
+/* What was ever done to a page of the chunk that has to be undone, or looked at, one day. */
+enum chunk_marks {
+	CHUNK_HAS_FOREIGN = 1,
+	CHUNK_HAS_UNFORKED = 2,
+	CHUNK_HAS_WIPED = 4,
+	CHUNK_HAS_UNDUMPED = 8,
+	CHUNK_HAS_LOCKED = 16
+};
 
 /* Whom memory is handed out to. */
 struct region_owner {
@@ -49,6 +64,8 @@ struct larder_chunk {
 	struct larder_mutex lock;
 	_Atomic uint32_t watched; /* written under lock; 0 to 1, never back */
 	uint32_t allocated_pages; /* under lock: pages handed out */
+	_Atomic uint32_t marks;	  /* enum chunk_marks; only ever set */
+	_Atomic uint32_t used;	  /* 1: its part of the table is, or was, more than FRESH pages */
 	_Atomic uint32_t
 		around_next; /* fault-around: page index where a sequential reader would fault next (low 32 bits) */
 	_Atomic uint32_t around_window; /* and how many pages the last fault brought back; all of these are hints */
@@ -62,6 +79,7 @@ struct larder_region {
 	struct larder_chunk *chunks;
 	_Atomic uint32_t *segment_of;  /* [page]: see segment.h; of object chunks: how often the page is pinned */
 	_Atomic uint64_t *kept, *lost; /* one bit a page */
+	_Atomic uint64_t *charged, *foreign, *unforked, *wiped; /* the same; foreign: under the chunk's lock */
 
 	struct larder_mutex grow_lock;
 	_Atomic size_t top;   /* bytes handed out; written under grow_lock */
@@ -70,7 +88,7 @@ struct larder_region {
 
 	_Atomic int64_t count[LARDER_PAGES_KINDS];		      /* pages of each kind; relaxed */
 	_Atomic int64_t pool_count[REGION_POOLS][LARDER_PAGES_KINDS]; /* the same, pool by pool; not of the heap */
-	_Atomic uint32_t watched_chunks, range_chunks;
+	_Atomic uint32_t watched_chunks, range_chunks, used_chunks;
 };
 
 /*
@@ -88,6 +106,35 @@ void *region_alloc(struct larder_region *r, size_t bytes, size_t alignment, void
 
 /* The same for a pool, in chunks of its own. */
 void *region_alloc_chunks(struct larder_region *r, struct region_owner owner, size_t bytes, size_t alignment);
+
+/*
+ * Addresses for the program's mappings: whole chunks, inaccessible, of which nothing is handed out yet. bytes: a
+ * multiple of CHUNK_BYTES. Returns NULL when there are none.
+ */
+void *region_reserve(struct larder_region *r, size_t bytes);
+
+/*
+ * Pages [first, first + pages) of mappings can hold something from now on, or cannot any more. Pages that are charged,
+ * or not charged, already stay so. Program threads.
+ */
+void region_charge(struct larder_region *r, size_t first, size_t pages);
+void region_uncharge(struct larder_region *r, size_t first, size_t pages);
+
+/* Pages [first, first + pages) are FRESH and are not ours from now on. Program threads. */
+void region_disown(struct larder_region *r, size_t first, size_t pages);
+
+/*
+ * And ours again, private anonymous memory: where their chunk is watched they are registered, and what is present is
+ * RESIDENT. Reclaim thread, or, with uffd < 0, where there is none. Returns 0 or a negative errno, with them still
+ * foreign.
+ */
+int region_adopt(struct larder_region *r, size_t first, size_t pages, int uffd, int pagemap);
+
+/*
+ * Pages that are ours become foreign with what is in them. Reclaim thread. Returns 0; -EAGAIN, with some of them still
+ * ours, when the content of one is not in the mapping; or an error of userfaultfd.
+ */
+int region_relinquish(struct larder_region *r, size_t first, size_t pages, int uffd);
 
 /*
  * Watch one chunk: register it with userfaultfd `uffd` and mark what is present RESIDENT. Reclaim thread
@@ -127,6 +174,23 @@ static inline struct larder_chunk *region_chunk(struct larder_region *r, size_t 
 static inline int chunk_is_watched(const struct larder_chunk *c)
 {
 	return atomic_load_explicit(&c->watched, memory_order_acquire) != 0;
+}
+
+static inline int chunk_is_used(const struct larder_chunk *c)
+{
+	return atomic_load_explicit(&c->used, memory_order_acquire) != 0;
+}
+
+/* A page of the chunk is about to be more than FRESH. */
+static inline void region_use(struct larder_region *r, struct larder_chunk *c)
+{
+	if (!chunk_is_used(c) && !atomic_exchange(&c->used, 1))
+		atomic_fetch_add_explicit(&r->used_chunks, 1, memory_order_relaxed);
+}
+
+static inline int chunk_is_marked(const struct larder_chunk *c, unsigned marks)
+{
+	return (atomic_load_explicit(&c->marks, memory_order_acquire) & marks) != 0;
 }
 
 /* Pages and chunks that have been handed out, at least in part. */
@@ -179,10 +243,13 @@ void region_set_bits(_Atomic uint64_t *bits, size_t first, size_t pages);
 void region_clear_bits(_Atomic uint64_t *bits, size_t first, size_t pages);
 size_t region_count_bits(const _Atomic uint64_t *bits, size_t first, size_t pages);
 
+/* Pages from `first` on, up to `end`, whose bit is the same as its: how many. */
+size_t region_run(const _Atomic uint64_t *bits, size_t first, size_t end);
+
 /* RAM that the tables take. */
 static inline uint64_t region_metadata_bytes(const struct larder_region *r)
 {
-	uint64_t watched = atomic_load_explicit(&r->watched_chunks, memory_order_relaxed);
+	uint64_t watched = atomic_load_explicit(&r->used_chunks, memory_order_relaxed);
 	uint64_t ranges = atomic_load_explicit(&r->range_chunks, memory_order_relaxed);
 
 	return watched * (CHUNK_PAGES * sizeof(struct larder_page) + sizeof(struct larder_chunk)) +

@@ -42,13 +42,17 @@ static size_t around_window(struct larder_memory *m, size_t index, size_t *wante
 	return window < to_end ? window : to_end;
 }
 
-/* Zero-filling neighbours must not go beyond the page range: what lies behind it belongs to others, or to nobody. */
+/* Zero-filling neighbours must not go beyond the page range, or the program's mappings: what lies behind it belongs to
+ * others, or to nobody. */
 static size_t within_range(const struct larder_memory *m, size_t index, size_t window)
 {
 	const _Atomic uint32_t *segment = m->region.segment_of + index;
+	const struct larder_region *r = &m->region;
 	size_t n = 1;
 
-	if (m->region.chunks[index / CHUNK_PAGES].owner.kind != CHUNK_RANGES)
+	if (r->chunks[index / CHUNK_PAGES].owner.kind == CHUNK_MAPPING)
+		return region_bit(r->charged, index) ? region_run(r->charged, index, index + window) : 1;
+	if (r->chunks[index / CHUNK_PAGES].owner.kind != CHUNK_RANGES)
 		return window;
 	while (n < window && atomic_load_explicit(&segment[n], memory_order_relaxed) ==
 				     atomic_load_explicit(&segment[0], memory_order_relaxed))

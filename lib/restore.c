@@ -69,6 +69,7 @@ size_t restore_acquire(struct larder_memory *m, size_t first, size_t max, unsign
 {
 	size_t n = 0;
 
+	region_use(&m->region, region_chunk(&m->region, first));
 	for (; n < max; n++) {
 		struct larder_page *page = &m->region.pages[first + n];
 
@@ -224,6 +225,7 @@ void restore_trap(struct larder_memory *m, size_t index)
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = PAGE_FRESH | PAGE_TRAP;
 
+	region_use(&m->region, region_chunk(&m->region, index));
 	if (page_acquire(page, &word, PAGE_RESTORING)) {
 		poison_mapping(m, &w, index);
 		page_release(page, PAGE_POISONED | PAGE_TRAP);

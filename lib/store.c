@@ -328,6 +328,23 @@ uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budge
 	return bytes;
 }
 
+/* Like a drop, it takes nothing away while the process forks. */
+uint64_t store_recompress(struct larder_store *store)
+{
+	uint64_t rest_ns = 0;
+
+	atomic_fetch_add(&store->dropping, 1);
+	for (unsigned i = 0; i < store->ntiers && !atomic_load(&store->frozen); i++) {
+		const struct store_tier *tier = &store->tiers[i];
+		uint64_t ns = tier->ops->recompress ? tier->ops->recompress(tier->backend) : 0;
+
+		if (ns && (!rest_ns || ns < rest_ns))
+			rest_ns = ns;
+	}
+	atomic_fetch_sub(&store->dropping, 1);
+	return rest_ns;
+}
+
 static struct larder_backend_usage usage_of(const struct store_tier *tier)
 {
 	struct larder_backend_usage usage = { 0 };

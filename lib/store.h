@@ -43,7 +43,7 @@ struct larder_store {
 	size_t scratch_bytes;
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 
-	_Atomic uint32_t frozen, dropping; /* see store_freeze(); threads in store_drop() */
+	_Atomic uint32_t frozen, dropping; /* see store_freeze(); threads in store_drop(), or that recompress */
 	struct larder_mutex dropped_lock;  /* guards what follows; a leaf */
 	struct store_dropped *dropped;	   /* while frozen */
 };
@@ -139,6 +139,10 @@ void store_lose_disk(struct larder_store *store);
 
 /* Give back space that drops have left; moves about budget_bytes of objects at most. Returns the RAM given back. */
 uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budget_bytes);
+
+/* Make what is stored smaller, for a few hundred microseconds. Returns in how many ns there is more to do; 0: not
+ * before something has been put. */
+uint64_t store_recompress(struct larder_store *store);
 
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);

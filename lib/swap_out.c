@@ -111,6 +111,8 @@ static int send_stored(struct larder_memory *m, struct larder_swap_out *so, void
 
 	if (object.size == 0 || codec_expand(object.bytes, object.size, so->page))
 		return -EBADMSG; /* damaged: whoever wants it back will be told */
+	if (object.size == PAGE_BYTES)
+		object = codec_object(&m->compress.lz4, CODEC_FOR_DISK, so->page, so->object);
 	object.checksum = store_checksum(&m->store, so->page);
 	return add(m, so, scratch, &object, tag_of(index, 0), ticket);
 }
@@ -119,6 +121,47 @@ static void release(struct larder_memory *m, size_t index, uint64_t to)
 {
 	if (page_release(&m->region.pages[index], to))
 		restore_wake(m, index);
+}
+
+/* ---- generations ---- */
+
+/* So many are told apart; a generation is so large a part of all pages. With a quarter of the limit compressed in RAM,
+ * and several times the limit in all, what is there is of four to eight. */
+enum { GENERATIONS = 8, GENERATION_DIVISOR = 32, GENERATION_LEAST_PAGES = 256 };
+
+static void begin_generation(struct larder_swap_out *so)
+{
+	so->compressed = 0;
+	so->generation++;
+	if ((uint8_t)(so->generation - so->oldest) < GENERATIONS)
+		return;
+	so->oldest++;
+	so->passed = 0;
+}
+
+uint64_t swap_out_word_stored(struct larder_memory *m, struct larder_swap_out *so, unsigned tier)
+{
+	size_t most = region_used_pages(&m->region) / GENERATION_DIVISOR;
+
+	if (so->compressed >= (most > GENERATION_LEAST_PAGES ? most : GENERATION_LEAST_PAGES))
+		begin_generation(so);
+	so->compressed++;
+	return page_with_generation(page_word_stored(tier), so->generation);
+}
+
+static int is_due(const struct larder_swap_out *so, uint64_t word)
+{
+	return (uint8_t)(so->generation - page_generation(word)) >= (uint8_t)(so->generation - so->oldest);
+}
+
+/* The hand has been round: nothing of the oldest generation is left, or it cannot go. Returns 0: that was the last. */
+static int try_next_generation(struct larder_swap_out *so)
+{
+	so->passed = 0;
+	if (so->oldest == so->generation)
+		return 0;
+	so->oldest++;
+	return 1;
 }
 
 /* Send the page on if it is compressed in RAM. Returns 1, 0: it is not, or an errno. See memory.h: writing. */
@@ -130,7 +173,7 @@ static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scr
 	int err = 0, sent = 0;
 
 	if (page_state(word) != PAGE_STORED || page_ticket(word) || page_tier(word) == STORE_TIER_SAME ||
-	    page_tier(word) == disk_tier(m))
+	    page_tier(word) == disk_tier(m) || !is_due(so, word))
 		return 0;
 	atomic_store(&m->writing, index + 1);
 	if (!region_bit(m->region.kept, index) && page_acquire(page, &word, PAGE_RESTORING)) {
@@ -142,34 +185,53 @@ static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scr
 	return err == -EBADMSG ? 0 : err ? err : sent;
 }
 
+/* The hand looks at one page, or passes a chunk that is not the pool's. Returns as demote(). */
+static int advance(struct larder_memory *m, struct larder_swap_out *so, void *scratch, unsigned pool)
+{
+	const struct larder_chunk *c;
+	size_t end;
+
+	if (so->hand >= region_used_pages(&m->region))
+		so->hand = 0;
+	c = region_chunk(&m->region, so->hand);
+	if (chunk_is_watched(c) && chunk_is_used(c) && (pool == REGION_HEAP || c->owner.pool == pool) &&
+	    pressure_tiers(m, c->owner.pool) & store_disk_bit(&m->store)) {
+		so->passed++;
+		return demote(m, so, scratch, so->hand++);
+	}
+	end = so->hand - so->hand % CHUNK_PAGES + CHUNK_PAGES;
+	so->passed += end - so->hand;
+	so->hand = end;
+	return 0;
+}
+
 size_t swap_out_demote(struct larder_memory *m, struct larder_swap_out *so, void *scratch, unsigned pool, size_t want,
 		       int *err)
 {
-	size_t used = region_used_pages(&m->region), sent = 0;
+	size_t used = region_used_pages(&m->region), sent = 0, looked_at = 0;
 
 	*err = 0;
-	for (size_t examined = 0; sent < want && examined < used; examined++) {
-		const struct larder_chunk *c;
+	while (sent < want) {
+		size_t passed = so->passed;
 		int result;
 
-		if (so->hand >= used)
-			so->hand = 0;
-		c = region_chunk(&m->region, so->hand);
-		if (!chunk_is_watched(c) || (pool != REGION_HEAP && c->owner.pool != pool) ||
-		    !(pressure_tiers(m, c->owner.pool) & store_disk_bit(&m->store))) {
-			size_t end = so->hand - so->hand % CHUNK_PAGES + CHUNK_PAGES;
+		if (passed >= used) {
+			int is_last = !try_next_generation(so);
 
-			examined += end - so->hand - 1;
-			so->hand = end;
+			if (is_last && looked_at >= used)
+				break; /* the last one, too, and from start to end */
+			looked_at = is_last ? looked_at : 0;
 			continue;
 		}
-		result = demote(m, so, scratch, so->hand);
+		result = advance(m, so, scratch, pool);
+		looked_at += so->passed - passed;
 		if (result < 0) {
+			so->hand--;
+			so->passed--;
 			*err = result;
 			break;
 		}
 		sent += (size_t)result;
-		so->hand++;
 	}
 	return sent;
 }
@@ -324,7 +386,7 @@ void swap_out_forget_copy(struct larder_memory *m, size_t index)
 	STATS_ADD(copies, -1);
 }
 
-static int drop_copy(struct larder_memory *m, size_t index)
+int swap_out_drop_copy(struct larder_memory *m, size_t index)
 {
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
@@ -343,7 +405,7 @@ size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want)
 	for (size_t examined = 0; examined < used && dropped < want; examined++) {
 		if (*hand >= used)
 			*hand = 0;
-		dropped += (size_t)drop_copy(m, (*hand)++);
+		dropped += (size_t)swap_out_drop_copy(m, (*hand)++);
 	}
 	return dropped;
 }

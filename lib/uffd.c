@@ -27,14 +27,14 @@ static int open_device(void)
 
 	if (dev < 0)
 		return (int)dev;
-	fd = sys_call3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+	fd = sys_call3(SYS_ioctl, dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	sys_close((int)dev);
 	return (int)fd;
 }
 
 static int open_with(uint64_t features)
 {
-	int fd = (int)sys_call3(SYS_userfaultfd, O_CLOEXEC, 0, 0);
+	int fd = (int)sys_call3(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0);
 	int err;
 
 	if (fd == -EPERM) {
@@ -70,6 +70,13 @@ long uffd_register(int fd, const void *addr, size_t bytes)
 	};
 
 	return sys_ioctl(fd, UFFDIO_REGISTER, &arg);
+}
+
+long uffd_unregister(int fd, const void *addr, size_t bytes)
+{
+	struct uffdio_range range = { (uintptr_t)addr, bytes };
+
+	return sys_ioctl(fd, UFFDIO_UNREGISTER, &range);
 }
 
 long uffd_wake(int fd, const void *addr, size_t bytes)

@@ -29,6 +29,7 @@ int uffd_open(void);
 int uffd_open_sigbus(void);
 
 long uffd_register(int fd, const void *addr, size_t bytes);
+long uffd_unregister(int fd, const void *addr, size_t bytes);
 long uffd_wake(int fd, const void *addr, size_t bytes);
 
 /* Map a copy of `bytes` at src, or zeroes, at dst. Returns bytes done, or a negative errno when nothing was done. */

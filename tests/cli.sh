@@ -268,6 +268,11 @@ fi
 checks=$((checks + 1))
 (ulimit -v 4000000 && "$larder" run true) 2>"$dir/err"
 [ $? = 125 ] && grep -q "ulimit -v unlimited" "$dir/err" || { echo "FAILED: ulimit -v: $(cat "$dir/err")" >&2; failures=$((failures + 1)); }
+for descriptors in 6 7 8 9 10 12 16; do
+	checks=$((checks + 1))
+	(ulimit -n $descriptors && exec "$larder" run --limit 64M --swap-dir "$disk" -- echo hello) >"$dir/out" 2>&1
+	grep -q -e '^hello$' -e 'raise ulimit -n' "$dir/out" || { echo "FAILED: ulimit -n $descriptors: $(cat "$dir/out")" >&2; failures=$((failures + 1)); }
+done
 checks=$((checks + 1))
 LARDER_PRELOAD_LIB=/nonexistent "$larder" run true 2>"$dir/err"
 [ $? = 125 ] && grep -q "install Larder again" "$dir/err" || { echo "FAILED: missing preload object: $(cat "$dir/err")" >&2; failures=$((failures + 1)); }

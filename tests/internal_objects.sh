@@ -13,7 +13,7 @@ sodium='sodium_init|sodium_memzero|crypto_aead_aes256gcm_(beforenm|(de|en)crypt_
 allowed="^($libc|LZ4_[A-Za-z_]*|XXH3_64bits_withSeed|$uring|$sodium|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)\$"
 
 # Objects that run on program threads only: allocator hooks, the public functions, fork, the SIGBUS handler, the command line's parser.
-program='^(api|arena|fork|larder|preload|process|limit|shared_open|sigbus)\.'
+program='^(api|arena|core_dump|fork|larder|preload|process|limit|shared_open|sigbus)\.'
 
 list=$(mktemp)
 trap 'rm -f "$list"' EXIT

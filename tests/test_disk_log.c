@@ -277,6 +277,7 @@ static void take_blocks(void)
 {
 	uint32_t spare = (uint32_t)below(6), kept = 0;
 	int32_t taken = disk_log_take_blocks(&the_log, spare);
+	int given;
 
 	for (uint32_t i = 0; i < the_log.nsegments; i++)
 		kept += the_log.segments[i].state == DISK_LOG_FREE && the_log.segments[i].has_blocks;
@@ -285,8 +286,13 @@ static void take_blocks(void)
 		return;
 	}
 	assert_true(kept >= spare);
-	assert_int_equal(the_log.segments[taken].state, DISK_LOG_FREE);
+	assert_int_equal(the_log.segments[taken].state, DISK_LOG_GIVING);
 	assert_int_equal(the_log.segments[taken].has_blocks, 0);
+	expect_sums();
+	given = (int)below(2);
+	disk_log_blocks_given(&the_log, taken, given);
+	assert_int_equal(the_log.segments[taken].state, DISK_LOG_FREE);
+	assert_int_equal(the_log.segments[taken].has_blocks, !given);
 }
 
 /* (1 - u) * age / (1 + u); < 0: not to be cleaned. */
@@ -719,6 +725,7 @@ static void clean_shadow(void)
 static void writer_turn(void)
 {
 	struct item *item = &items[below(ITEMS)];
+	int32_t taken;
 
 	if (own(item)) {
 		if (!item->live)
@@ -728,8 +735,8 @@ static void writer_turn(void)
 	disk_log_free_empty(&the_log);
 	if (below(64) == 0)
 		clean_shadow();
-	if (below(64) == 0)
-		disk_log_take_blocks(&the_log, 0);
+	if (below(64) == 0 && (taken = disk_log_take_blocks(&the_log, 0)) != DISK_LOG_NO_SEGMENT)
+		disk_log_blocks_given(&the_log, taken, (int)below(2));
 }
 
 static void readers_and_droppers_beside_the_writer(void **state)

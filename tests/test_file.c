@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -1027,12 +1028,15 @@ static void a_read_is_tried_again(void **state)
 
 /* ---- tests: failures ---- */
 
+static uint64_t late_ns; /* how long what is hit is delayed */
+
 /* Write three segments, drop most of it, clean. Everything that was stored must be right in the end. */
 static void small_workload(enum disk_kind kind, int n, int32_t verdict, int damages, int encrypt)
 {
 	tier_open(6, 2000, encrypt);
 	hit(kind, n, verdict);
 	plan.damages = damages;
+	plan.delay_ns = late_ns;
 	for (size_t i = 0; i < 3 * 256; i++)
 		put(i, incompressible_seed());
 	finish();
@@ -1077,6 +1081,28 @@ static void no_failing_read_loses_anything(void **state)
 	(void)state;
 	fail_each(DISK_READ, -EIO, 0, 0);
 	fail_each(DISK_READ, 4096, 0, 1);
+}
+
+/* The workload with transfer 0, 1, 2 ... of a kind taking so long that what follows overtakes it. */
+static void delay_each(enum disk_kind kind)
+{
+	int n = 0, hits;
+
+	late_ns = 30000000;
+	do {
+		small_workload(kind, n++, 0, 0, 0);
+		hits = plan.hits;
+		tier_close();
+	} while (hits);
+	late_ns = 0;
+	assert_true(n > 2);
+}
+
+static void no_late_transfer_loses_anything(void **state)
+{
+	(void)state;
+	delay_each(DISK_WRITE);
+	delay_each(DISK_READ);
 }
 
 static void start_batch(size_t first)
@@ -1125,6 +1151,99 @@ static void a_damaged_read_moves_nothing(void **state)
 	tier_close();
 }
 
+/* What is damaged for good goes with the rest, and is noticed where it is then: it does not keep its segment. */
+static void damage_moves(int encrypt)
+{
+	size_t n;
+
+	tier_open(8, 10000, encrypt);
+	n = fill_and_thin(5);
+	flip_bits(100, 3);
+	clean_all();
+	print_message("  %lu KiB moved\n", tier.stats.cleaned_bytes >> 10);
+	assert_true(tier.stats.cleaned_bytes >= DISK_LOG_SEGMENT_BYTES / 4);
+	for (size_t i = 1; i < n; i += 128)
+		assert_int_equal(get(i), -EBADMSG);
+	tier_close();
+}
+
+static void a_damaged_object_does_not_keep_its_segment(void **state)
+{
+	(void)state;
+	damage_moves(0);
+	damage_moves(1);
+}
+
+/* What stalls is not given more; when it has answered, all is as before. */
+static void a_device_that_stalls_gets_no_more(void **state)
+{
+	uint64_t start;
+	int err;
+
+	(void)state;
+	tier_open(64, 1000, 0);
+	hit(DISK_WRITE, 0, 0);
+	plan.delay_ns = 2 * SECOND_NS;
+	start = now_ns();
+	start_batch(0);
+	for (size_t i = 1; (err = ops->batch_begin(tier.backend, tier.scratch, &tier.batch)) == 0; i++) {
+		put(i, new_seed());
+		flush();
+		usleep(QUIET_NS / 1000);
+		settle();
+	}
+	assert_int_equal(err, -ETIMEDOUT);
+	assert_int_equal(tier.stats.refusing, ETIMEDOUT);
+	assert_in_range(now_ns() - start, SECOND_NS / 4, SECOND_NS);
+	tier.batch = NULL;
+	assert_int_equal(begin(), 0);
+	assert_true(now_ns() - start >= 2 * SECOND_NS);
+	put(nitems, new_seed());
+	finish();
+	assert_int_equal(tier.stats.refusing, 0);
+	verify_all();
+	tier_close();
+}
+
+static uint64_t blocks_of_the_file(void)
+{
+	struct stat s;
+
+	assert_int_equal(fstat(file_descriptor(), &s), 0);
+	return (uint64_t)s.st_blocks * 512;
+}
+
+/* Freed space goes back to the filesystem, but for some; where it cannot, it is tried again. */
+static void freed_space_is_given_back(void **state)
+{
+	enum { FILLED = 20, KEPT = 8 };
+	uint64_t full;
+
+	(void)state;
+	tier_open(64, 10000, 0);
+	for (size_t i = 0; i < FILLED; i++)
+		fill_segment(i * (DISK_LOG_SEGMENT_BYTES / PAGE));
+	full = blocks_of_the_file();
+	hit(DISK_PUNCH, 0, -EIO);
+	plan.times = 1000;
+	for (size_t i = nitems; i-- > 0;)
+		drop(i);
+	clean_all();
+	assert_true(plan.hits > 0);
+	assert_int_equal(tier.stats.freed_bytes, 0);
+	assert_int_equal(blocks_of_the_file(), full);
+	assert_true(usage().occupied_bytes >= (uint64_t)FILLED * DISK_LOG_SEGMENT_BYTES);
+	hit_nothing();
+	for (uint64_t until = now_ns() + 5 * SECOND_NS; now_ns() < until && tier.stats.freed_bytes == 0;)
+		turn();
+	clean_all();
+	assert_in_range(tier.stats.freed_bytes, (FILLED - KEPT - 2) * DISK_LOG_SEGMENT_BYTES,
+			(FILLED - KEPT + 2) * DISK_LOG_SEGMENT_BYTES);
+	assert_true(usage().occupied_bytes <= (uint64_t)(KEPT + 2) * DISK_LOG_SEGMENT_BYTES);
+	assert_true(blocks_of_the_file() <= full - tier.stats.freed_bytes + DISK_LOG_SEGMENT_BYTES);
+	tier_close();
+}
+
 /* A segment that could not be read is cleaned later. */
 static void an_unreadable_segment_is_tried_again(void **state)
 {
@@ -1167,9 +1286,13 @@ int main(void)
 		cmocka_unit_test(no_failing_write_loses_anything),
 		cmocka_unit_test(no_short_write_loses_anything),
 		cmocka_unit_test(no_failing_read_loses_anything),
+		cmocka_unit_test(no_late_transfer_loses_anything),
 		cmocka_unit_test(a_failing_device_is_left_alone_for_a_while),
 		cmocka_unit_test(a_damaged_read_moves_nothing),
 		cmocka_unit_test(an_unreadable_segment_is_tried_again),
+		cmocka_unit_test(a_damaged_object_does_not_keep_its_segment),
+		cmocka_unit_test(a_device_that_stalls_gets_no_more),
+		cmocka_unit_test(freed_space_is_given_back),
 	};
 
 	random_state = test_seed();

@@ -2,7 +2,9 @@
  * The LZ4 tier: pages come back as they were put, or not at all. LARDER_SEED=n replays a run.
  */
 #include "codec.h"
-#include "pack.h"
+#include "lz4_tier.h"
+
+#include "sys.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -212,6 +214,259 @@ static void an_object_that_is_not_a_page_is_damage(void **state)
 	assert_int_equal(ops->get(lz4.backend, NULL, handle, lz4.page), -EBADMSG);
 }
 
+/* ---- recompression ---- */
+
+enum { RECOMPRESSED = 4000, ENOUGH_BYTES = 1 << 20 };
+
+static struct larder_lz4 *tier(void)
+{
+	return lz4.backend;
+}
+
+/* Pages of one kind are made of the same 256 lines of 32 bytes, in any order, and a number here and there. */
+static void make_record_page(uint64_t *page, unsigned kind, uint64_t page_seed)
+{
+	random_state = page_seed * 0x9e3779b97f4a7c15u + kind;
+	for (unsigned at = 0; at < PAGE / 8; at += 4) {
+		uint64_t line = (random_word() % 256 + 1) * 0xbf58476d1ce4e5b9u * (kind + 1);
+
+		for (unsigned i = 0; i < 4; i++)
+			page[at + i] = line * (2 * i + 1);
+		if (at % 32 == 0)
+			page[at] = random_word() % 100000;
+	}
+}
+
+static void put_records(uint64_t *handles, unsigned kind)
+{
+	uint64_t page[PAGE / 8];
+
+	for (unsigned i = 0; i < RECOMPRESSED; i++) {
+		make_record_page(page, kind, i);
+		handles[i] = put(page);
+	}
+}
+
+static void expect_records(const uint64_t *handles, unsigned kind)
+{
+	uint64_t page[PAGE / 8];
+
+	for (unsigned i = 0; i < RECOMPRESSED; i++) {
+		make_record_page(page, kind, i);
+		expect(handles[i], page);
+	}
+}
+
+static void drop_records(const uint64_t *handles, unsigned from)
+{
+	for (unsigned i = from; i < RECOMPRESSED; i++)
+		ops->drop(lz4.backend, handles[i]);
+}
+
+/* Until nothing is left to do. */
+static void recompress_all(void)
+{
+	uint64_t more_ns;
+
+	while ((more_ns = ops->recompress(lz4.backend)))
+		sys_sleep_ns(more_ns);
+}
+
+static void let_small_stores_be_recompressed(void)
+{
+	tier()->recompress.enough_bytes = ENOUGH_BYTES;
+	tier()->recompress.sweep_ns = 0;
+}
+
+static unsigned dictionaries(void)
+{
+	unsigned n = 0;
+
+	for (unsigned number = 0; number < DICTIONARIES; number++)
+		n += tier()->recompress.dictionaries[number].bytes != NULL;
+	return n;
+}
+
+static uint64_t dictionary_users(void)
+{
+	uint64_t n = 0;
+
+	for (unsigned number = 0; number < DICTIONARIES; number++)
+		n += tier()->recompress.dictionaries[number].users;
+	return n;
+}
+
+static void what_stays_becomes_smaller_and_is_the_same(void **state)
+{
+	static uint64_t handles[RECOMPRESSED];
+	uint64_t before;
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(handles, 0);
+	before = usage().stored_bytes;
+	recompress_all();
+	print_message("  %lu bytes became %lu\n", before, usage().stored_bytes);
+	assert_true(usage().stored_bytes < before / 4 * 3);
+	assert_int_equal(usage().objects, RECOMPRESSED);
+	assert_int_equal(dictionary_users(), tier()->recompress.recompressed);
+	assert_true(tier()->recompress.recompressed > RECOMPRESSED / 100 * 99);
+	expect_records(handles, 0);
+	before = tier()->recompress.recompressed;
+	recompress_all();
+	assert_int_equal(tier()->recompress.recompressed, before); /* once is enough */
+	drop_records(handles, 0);
+	assert_int_equal(usage().stored_bytes, 0);
+	assert_int_equal(dictionary_users(), 0);
+}
+
+static void what_was_just_put_is_left_alone(void **state)
+{
+	static uint64_t handles[RECOMPRESSED];
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	tier()->recompress.sweep_ns = UINT64_MAX / 2;
+	put_records(handles, 0);
+	while (ops->recompress(lz4.backend) == 1)
+		;
+	assert_int_equal(tier()->recompress.recompressed, 0);
+	assert_int_equal(dictionaries(), 0);
+}
+
+static void a_small_store_has_no_dictionary(void **state)
+{
+	uint64_t page[PAGE / 8];
+
+	(void)state;
+	for (unsigned i = 0; i < 50; i++) {
+		make_record_page(page, 0, i);
+		put(page);
+	}
+	assert_int_equal(ops->recompress(lz4.backend), 0);
+	assert_int_equal(dictionaries(), 0);
+}
+
+/* Objects of two dictionaries side by side; the first goes with its last object. */
+static void contents_that_change_get_a_dictionary_of_their_own(void **state)
+{
+	static uint64_t first[RECOMPRESSED], second[RECOMPRESSED];
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(first, 0);
+	recompress_all();
+	assert_int_equal(dictionaries(), 1);
+	put_records(second, 1);
+	recompress_all();
+	assert_int_equal(dictionaries(), 2);
+	assert_true(usage().metadata_bytes > 2 * DICTIONARY_BYTES);
+	expect_records(first, 0);
+	expect_records(second, 1);
+	drop_records(first, 0);
+	put_records(first, 1); /* something to do */
+	recompress_all();
+	assert_int_equal(dictionaries(), 1);
+	expect_records(first, 1);
+	expect_records(second, 1);
+	drop_records(first, 0);
+	drop_records(second, 0);
+	ops->recompress(lz4.backend);
+	assert_int_equal(dictionaries(), 0);
+}
+
+/* The few objects that are left of a dictionary go over to the current one. */
+static void a_dictionary_that_few_use_is_given_up(void **state)
+{
+	static uint64_t first[RECOMPRESSED], second[RECOMPRESSED];
+	uint64_t page[PAGE / 8];
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(first, 0);
+	recompress_all();
+	put_records(second, 1);
+	recompress_all();
+	assert_int_equal(dictionaries(), 2);
+	drop_records(first, 100);
+	put_records(second, 1);
+	recompress_all();
+	assert_true(dictionaries() <= 2);
+	for (unsigned i = 0; i < 100; i++) {
+		make_record_page(page, 0, i);
+		expect(first[i], page);
+	}
+	expect_records(second, 1);
+}
+
+static void an_object_with_a_dictionary_goes_on_as_a_page(void **state)
+{
+	static uint64_t handles[RECOMPRESSED];
+	char object[LARDER_OBJECT_MAX_BYTES];
+	uint64_t page[PAGE / 8];
+	size_t before;
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(handles, 0);
+	before = ops->copy(lz4.backend, handles[7], object);
+	assert_true(before > 0 && before < PAGE);
+	recompress_all();
+	assert_int_equal(ops->copy(lz4.backend, handles[7], object), PAGE);
+	make_record_page(page, 0, 7);
+	assert_memory_equal(object, page, PAGE);
+}
+
+static int is_even(void *arg, uint64_t handle)
+{
+	(void)arg;
+	return handle % 2 == 0;
+}
+
+static void a_child_counts_the_users_of_dictionaries_anew(void **state)
+{
+	static uint64_t handles[RECOMPRESSED];
+	uint64_t page[PAGE / 8];
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(handles, 0);
+	recompress_all();
+	tier()->recompress.dictionaries[1].users = 12345;
+	ops->inherit(lz4.backend, is_even, NULL);
+	assert_in_range(dictionary_users(), RECOMPRESSED / 2 - RECOMPRESSED / 100, RECOMPRESSED / 2);
+	for (unsigned i = 0; i < RECOMPRESSED; i++) {
+		if (handles[i] % 2)
+			continue;
+		make_record_page(page, 0, i);
+		expect(handles[i], page);
+		ops->drop(lz4.backend, handles[i]);
+	}
+	assert_int_equal(dictionary_users(), 0);
+}
+
+/* As above, with dictionaries: nothing is written beyond the page. */
+static void damage_to_recompressed_objects_stays_within_the_page(void **state)
+{
+	static uint64_t handles[RECOMPRESSED];
+
+	(void)state;
+	let_small_stores_be_recompressed();
+	put_records(handles, 0);
+	recompress_all();
+	for (unsigned i = 0; i < RECOMPRESSED; i++) {
+		size_t bytes;
+		char *object = (char *)pack_pin(lz4.backend, handles[i], &bytes);
+		int err;
+
+		for (unsigned n = 0; n < 4; n++)
+			object[random_word() % bytes] = (char)random_word();
+		pack_unpin(lz4.backend, handles[i]);
+		err = ops->get(lz4.backend, NULL, handles[i], lz4.page);
+		assert_true(err == 0 || err == -EBADMSG);
+	}
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec t;
@@ -285,6 +540,14 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_tier_says_enospc_and_keeps_what_it_has, start, stop),
 		cmocka_unit_test_setup_teardown(damaged_objects_never_write_beyond_the_page, start, stop),
 		cmocka_unit_test_setup_teardown(an_object_that_is_not_a_page_is_damage, start, stop),
+		cmocka_unit_test_setup_teardown(what_stays_becomes_smaller_and_is_the_same, start, stop),
+		cmocka_unit_test_setup_teardown(what_was_just_put_is_left_alone, start, stop),
+		cmocka_unit_test_setup_teardown(a_small_store_has_no_dictionary, start, stop),
+		cmocka_unit_test_setup_teardown(contents_that_change_get_a_dictionary_of_their_own, start, stop),
+		cmocka_unit_test_setup_teardown(a_dictionary_that_few_use_is_given_up, start, stop),
+		cmocka_unit_test_setup_teardown(an_object_with_a_dictionary_goes_on_as_a_page, start, stop),
+		cmocka_unit_test_setup_teardown(a_child_counts_the_users_of_dictionaries_anew, start, stop),
+		cmocka_unit_test_setup_teardown(damage_to_recompressed_objects_stays_within_the_page, start, stop),
 		cmocka_unit_test_setup_teardown(cost_of_a_page, start, stop),
 	};
 

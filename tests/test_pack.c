@@ -18,9 +18,13 @@
 
 enum { MIB = 1 << 20, SMALLEST_STORE_BYTES = 16 * MIB, COMPACT_BYTES = 256 << 10, PUTS_A_COMPACT = 64 };
 
-/* The promise, in percent: bytes stored of bytes occupied; tables of bytes stored. */
-#define DENSITY_PERCENT	 90.0
-#define METADATA_PERCENT 1.5
+/*
+ * The promise: bytes stored of bytes occupied, in percent; and what an object costs beyond its bytes and the rounding
+ * of its slot: its entry in the handle table, its share of the slab table, its header. (An empty pack takes 27 KiB.)
+ */
+#define DENSITY_PERCENT	      95.0
+#define DENSITY_PERCENT_SMALL 91.0
+enum { METADATA_BYTES = 16 };
 
 /* Random numbers, reproducible */
 
@@ -91,6 +95,8 @@ struct shelf {
 	struct item *items;
 	size_t n, max;
 	uint64_t bytes;
+	uint64_t put_bytes, moved_bytes; /* when the density was last looked at */
+	uint64_t all_put_bytes;
 };
 
 static void content(char *to, uint32_t tag, size_t bytes)
@@ -130,6 +136,7 @@ static void shelf_put(struct shelf *s, size_t bytes)
 	assert_int_equal(pack_put(s->pack, object, bytes, &item->handle), 0);
 	s->n++;
 	s->bytes += bytes;
+	s->all_put_bytes += bytes;
 }
 
 static void item_verify(struct larder_pack *p, const struct item *item)
@@ -251,11 +258,14 @@ static void shelf_expect_density(struct shelf *s, const char *when, double perce
 	double density = 100.0 * (double)u.stored_bytes / (double)u.occupied_bytes;
 
 	print_message(
-		"  %-34s %6.1f MiB stored, density %.1f %%, free slabs %4.1f %%, holes %4.1f %%, metadata %.2f %%\n",
+		"  %-34s %6.1f MiB stored, density %.1f %%, free slabs %4.1f %%, holes %4.1f %%, metadata %.2f %%, moved %.3f\n",
 		when, (double)u.stored_bytes / MIB, density,
 		100.0 * (double)s->pack->slabs.cached_bytes / (double)u.occupied_bytes,
 		100.0 * (double)s->pack->slabs.hole_bytes / (double)u.occupied_bytes,
-		100.0 * (double)u.metadata_bytes / (double)u.stored_bytes);
+		100.0 * (double)u.metadata_bytes / (double)u.stored_bytes,
+		(double)(s->pack->moved_bytes - s->moved_bytes) / (double)(s->all_put_bytes - s->put_bytes));
+	s->moved_bytes = s->pack->moved_bytes;
+	s->put_bytes = s->all_put_bytes;
 	assert_true(resident <= u.occupied_bytes);
 	if (density < percent)
 		fail_msg("%s: density %.2f %%, not %.0f %%", when, density, percent);
@@ -264,10 +274,10 @@ static void shelf_expect_density(struct shelf *s, const char *when, double perce
 static void shelf_expect_metadata(struct shelf *s)
 {
 	struct pack_usage u = pack_usage(s->pack);
-	double percent = 100.0 * (double)u.metadata_bytes / (double)u.stored_bytes;
+	double bytes = (double)(u.metadata_bytes - sizeof(*s->pack)) / (double)u.objects + PACK_HEADER_BYTES;
 
-	if (percent > METADATA_PERCENT)
-		fail_msg("metadata is %.2f %% of what is stored", percent);
+	print_message("  metadata is %.1f bytes an object\n", bytes);
+	assert_true(bytes <= METADATA_BYTES);
 }
 
 /* Tests */
@@ -307,28 +317,29 @@ static void a_slot_wastes_little(void **state)
 	munmap(s, sizeof(*s));
 }
 
-static void is_dense_at_any_mix_and_churn(uint64_t bytes)
+static void is_dense_at_any_mix_and_churn(uint64_t bytes, double percent)
 {
 	struct shelf s;
 
 	shelf_open(&s, bytes / 200);
 	shelf_fill(&s, sizes_middling, bytes);
-	shelf_expect_density(&s, "filled, 1800 +- 400", DENSITY_PERCENT);
+	shelf_expect_density(&s, "filled, 1800 +- 400", percent);
 	shelf_expect_metadata(&s);
 	shelf_churn(&s, sizes_middling, bytes, 3);
-	shelf_expect_density(&s, "churned 3x", DENSITY_PERCENT);
+	shelf_expect_density(&s, "churned 3x", percent);
 	for (double turns = 0; turns < 1; turns += 0.25) {
 		shelf_churn(&s, sizes_small, bytes, 0.25);
-		shelf_expect_density(&s, "becoming 900 +- 300", DENSITY_PERCENT);
+		shelf_expect_density(&s, "becoming 900 +- 300", percent);
 	}
 	shelf_churn(&s, sizes_small, bytes, 2);
-	shelf_expect_density(&s, "churned 3x, 900 +- 300", DENSITY_PERCENT);
+	shelf_expect_density(&s, "churned 3x, 900 +- 300", percent);
+	shelf_expect_metadata(&s);
 	for (double turns = 0; turns < 1; turns += 0.25) {
 		shelf_churn(&s, sizes_bimodal, bytes, 0.25);
-		shelf_expect_density(&s, "becoming 350 +- 150 | 2900 +- 350", DENSITY_PERCENT);
+		shelf_expect_density(&s, "becoming 350 +- 150 | 2900 +- 350", percent);
 	}
 	shelf_churn(&s, sizes_any, bytes, 3);
-	shelf_expect_density(&s, "churned 3x, all sizes alike", DENSITY_PERCENT);
+	shelf_expect_density(&s, "churned 3x, all sizes alike", percent);
 	shelf_verify(&s);
 	shelf_close(&s);
 }
@@ -336,13 +347,13 @@ static void is_dense_at_any_mix_and_churn(uint64_t bytes)
 static void a_store_of_16_mib_is_dense(void **state)
 {
 	(void)state;
-	is_dense_at_any_mix_and_churn(SMALLEST_STORE_BYTES);
+	is_dense_at_any_mix_and_churn(SMALLEST_STORE_BYTES, DENSITY_PERCENT_SMALL);
 }
 
 static void a_store_of_128_mib_is_dense(void **state)
 {
 	(void)state;
-	is_dense_at_any_mix_and_churn(128 * MIB);
+	is_dense_at_any_mix_and_churn(128 * MIB, DENSITY_PERCENT);
 }
 
 static void dropping_most_objects_leaves_it_dense(void **state)
@@ -359,7 +370,7 @@ static void dropping_most_objects_leaves_it_dense(void **state)
 		shelf_drop_share(&s, shares[i]);
 		shelf_compact_all(&s);
 		snprintf(when, sizeof(when), "dropped %.0f %%", 100 * shares[i]);
-		shelf_expect_density(&s, when, DENSITY_PERCENT);
+		shelf_expect_density(&s, when, DENSITY_PERCENT_SMALL);
 		shelf_verify(&s);
 		shelf_close(&s);
 	}
@@ -412,10 +423,10 @@ static void compaction_of_a_dense_store_moves_nothing(void **state)
 	struct timespec t0, t1;
 
 	(void)state;
-	shelf_open(&s, 40000);
-	shelf_fill(&s, sizes_middling, 2 * SMALLEST_STORE_BYTES);
-	shelf_compact_all(&s);
-	shelf_drop_share(&s, 0.01);
+	shelf_open(&s, 100000);
+	shelf_fill(&s, sizes_middling, 128 * MIB);
+	shelf_drop_share(&s, 0.005);
+	assert_true(s.pack->slabs.hole_bytes < s.pack->slabs.occupied_bytes / 64);
 	before = shelf_places(&s);
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	for (int i = 0; i < 1000; i++)
@@ -545,6 +556,62 @@ static void a_damaged_header_is_noticed(void **state)
 	shelf_close(&s);
 }
 
+/* The tag goes with the object wherever it is moved. */
+static void a_tag_stays_with_its_object(void **state)
+{
+	struct shelf s;
+	unsigned tag;
+
+	(void)state;
+	shelf_open(&s, 40000);
+	shelf_fill(&s, sizes_middling, SMALLEST_STORE_BYTES);
+	for (size_t i = 0; i < s.n; i++) {
+		pack_set_tag(s.pack, s.items[i].handle, 1, 5); /* it is 0: nothing happens */
+		assert_int_equal(pack_tag(s.pack, s.items[i].handle), 0);
+		pack_set_tag(s.pack, s.items[i].handle, 0, s.items[i].tag & PACK_TAG_MAX);
+	}
+	shelf_drop_share(&s, 0.6);
+	shelf_compact_all(&s);
+	for (size_t i = 0; i < s.n; i++)
+		assert_int_equal(pack_tag(s.pack, s.items[i].handle), s.items[i].tag & PACK_TAG_MAX);
+	shelf_verify(&s);
+	tag = pack_drop(s.pack, s.items[0].handle);
+	assert_int_equal(tag, s.items[0].tag & PACK_TAG_MAX);
+	shelf_close(&s);
+}
+
+static void replacing_needs_the_same_bytes(void **state)
+{
+	char old[PACK_MAX_BYTES], other[PACK_MAX_BYTES];
+	uint64_t handle;
+	struct shelf s;
+
+	(void)state;
+	shelf_open(&s, 10);
+	shelf_put(&s, 2000);
+	handle = s.items[0].handle;
+	content(old, s.items[0].tag, 2000);
+	content(other, 4711, 500);
+	assert_int_equal(pack_replace(s.pack, handle, old, 1999, 0, other, 500, 9), -EAGAIN);
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 1, other, 500, 9), -EAGAIN);
+	old[1000] ^= 1;
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 0, other, 500, 9), -EAGAIN);
+	old[1000] ^= 1;
+	shelf_verify(&s);
+	assert_int_equal(pack_replace(s.pack, handle, old, 2000, 0, other, 500, 9), 0);
+	s.items[0].tag = 4711;
+	s.items[0].bytes = 500;
+	s.bytes = 500;
+	assert_int_equal(pack_tag(s.pack, handle), 9);
+	shelf_verify(&s);
+	shelf_drop(&s, 0);
+	assert_int_equal(pack_replace(s.pack, handle, other, 500, 9, old, 2000, 0), -EAGAIN);
+	assert_int_equal(pack_usage(s.pack).stored_bytes, 0);
+	pack_compact(s.pack, 0);
+	assert_int_equal(s.pack->slabs.hole_bytes, 0); /* no slot has leaked */
+	shelf_close(&s);
+}
+
 static int start(void **state)
 {
 	(void)state;
@@ -569,6 +636,8 @@ int main(void)
 		cmocka_unit_test_setup(there_is_room_for_max_objects_of_any_size, start),
 		cmocka_unit_test_setup(without_slabs_a_put_stores_nothing, start),
 		cmocka_unit_test_setup(a_damaged_header_is_noticed, start),
+		cmocka_unit_test_setup(a_tag_stays_with_its_object, start),
+		cmocka_unit_test_setup(replacing_needs_the_same_bytes, start),
 	};
 
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);

@@ -1,10 +1,10 @@
 /*
- * Many threads on one store: what is put comes back, while compaction moves it. Run it under ThreadSanitizer too: the
- * second test reads objects in code that the sanitizer sees, where the first reads them in LZ4. LARDER_SEED=n gives
- * each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
+ * Many threads on one store: what is put comes back, while it is moved and recompressed. Run it under ThreadSanitizer
+ * too: the second test reads objects in code that the sanitizer sees, where the first reads them in LZ4. LARDER_SEED=n
+ * gives each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
  */
 #include "codec.h"
-#include "pack.h"
+#include "lz4_tier.h"
 #include "store.h"
 
 #include "sys.h"
@@ -27,6 +27,7 @@ enum {
 	COMPACT_PAUSE_NS = 20000
 };
 enum { KEPT_BYTES = 64 << 10 }; /* free slabs that the pack keeps */
+enum { ENOUGH_BYTES = 128 << 10 };
 enum { TURNS = 60000, WAVE_TURNS = 2500 };
 
 /* One object. Whoever sets `owned` may touch the rest: the page state of this test. */
@@ -64,16 +65,19 @@ static uint64_t next_random(uint64_t *state)
 	return x ^ x >> 31;
 }
 
-/* Same-filled, incompressible, and everything between. */
+/* Same-filled, incompressible, and everything between; many have lines in common with others. */
 static void make_page(uint64_t *page, uint64_t item_seed)
 {
 	uint64_t state = item_seed, kind = next_random(&state) % 16, noise = next_random(&state) % 40;
+	uint64_t common = kind % 4;
 
 	for (unsigned i = 0; i < WORDS; i++)
 		if (kind == 0)
 			page[i] = item_seed;
 		else if (kind == 1 || i % 64 < noise)
 			page[i] = next_random(&state);
+		else if (kind < 12)
+			page[i] = (common + i % 128) * 0x9e3779b97f4a7c15u;
 		else
 			page[i] = item_seed + i % 8;
 }
@@ -106,6 +110,7 @@ static void drop_from_store(const struct item *item)
 
 static uint64_t compact_store(void)
 {
+	store_recompress(&store);
 	return store_compact(&store, NULL, COMPACT_BYTES);
 }
 
@@ -278,14 +283,23 @@ static void torture(const struct keeper *what)
 	assert_true(given_bytes > 0);
 }
 
+/* Sweeps follow each other, and small stores have dictionaries. */
 static void pages_come_back_from_the_store_while_it_is_compacted(void **state)
 {
 	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4 };
+	struct larder_lz4 *lz4;
 
 	(void)state;
 	memset(&store, 0, sizeof(store));
 	assert_int_equal(store_open(&store, tiers, 1, &(struct larder_backend_setup){ .max_objects = ITEMS }), 0);
+	lz4 = store.tiers[0].backend;
+	lz4->recompress.enough_bytes = ENOUGH_BYTES;
+	lz4->recompress.sweep_ns = 0;
 	torture(&the_store);
+	print_message("  %lu recompressed\n", lz4->recompress.recompressed);
+	assert_true(lz4->recompress.recompressed > 100);
+	for (unsigned number = 0; number < DICTIONARIES; number++)
+		assert_int_equal(lz4->recompress.dictionaries[number].users, 0);
 	store_close(&store);
 }
 

@@ -28,7 +28,7 @@ static struct {
 	_Atomic uint64_t from, to;    /* only transfers that touch this part of the disk */
 	_Atomic uint64_t first_write; /* where the first write since fail_on() went */
 	_Atomic int hits;
-	_Atomic int seen[2];
+	_Atomic int seen[3];
 } plan;
 
 static int is_hit(const struct disk_transfer *t)
@@ -80,7 +80,7 @@ static void fail_on(enum disk_kind kind, enum fault fault, int after, int times,
 	plan.from = 0;
 	plan.to = UINT64_MAX;
 	plan.hits = 0;
-	plan.seen[0] = plan.seen[1] = 0;
+	plan.seen[DISK_READ] = plan.seen[DISK_WRITE] = plan.seen[DISK_PUNCH] = 0;
 	plan.fault = (int)fault;
 }
 
@@ -497,6 +497,116 @@ static void a_fault_waits_for_its_own_read_only(void **state)
 	pool_end(pool);
 }
 
+enum { TOUCHERS = 16 };
+
+struct toucher {
+	pthread_t thread;
+	const char *base;
+	size_t page;
+};
+
+static void *touch_one(void *arg)
+{
+	const struct toucher *t = arg;
+
+	assert_true(is_right(t->base, t->page, 0));
+	return NULL;
+}
+
+/* As many reads are under way as there are faults. */
+static void many_threads(enum larder_fault_mode mode)
+{
+	larder_pool *pool = disk_pool(mode);
+	char *base = filled(pool, PAGES);
+	struct toucher t[TOUCHERS];
+	uint64_t most = 0, start;
+
+	all_out(pool, base, PAGES);
+	fail_on(DISK_READ, FAULT_DELAY, 0, ALWAYS, 0);
+	plan.delay_ns = SECOND_NS;
+	for (size_t i = 0; i < TOUCHERS; i++) {
+		t[i] = (struct toucher){ .base = base, .page = i * (PAGES / TOUCHERS) };
+		assert_int_equal(pthread_create(&t[i].thread, NULL, touch_one, &t[i]), 0);
+	}
+	for (start = now_ns(); most < TOUCHERS && now_ns() - start < 10 * SECOND_NS; usleep(1000)) {
+		uint64_t now = all_stats().disk.reads_in_flight;
+
+		most = now > most ? now : most;
+	}
+	for (size_t i = 0; i < TOUCHERS; i++)
+		assert_int_equal(pthread_join(t[i].thread, NULL), 0);
+	fail_no_more();
+	assert_in_range(most, TOUCHERS, 2 * TOUCHERS);
+	pool_end(pool);
+}
+
+static void parallel_faults_are_read_in_parallel(void **state)
+{
+	(void)state;
+	many_threads(LARDER_FAULT_HANDLERS);
+	many_threads(LARDER_FAULT_INLINE);
+}
+
+/* A fault goes on while all that can be written is under way. */
+static void reads_do_not_wait_for_writes(void **state)
+{
+	larder_pool *pool = disk_pool(LARDER_FAULT_HANDLERS);
+	char *base = filled(pool, 2 * PAGES);
+	struct larder_stats before = all_stats();
+
+	(void)state;
+	all_out(pool, base, PAGES);
+	fail_on(DISK_WRITE, FAULT_DELAY, 0, ALWAYS, 0);
+	plan.delay_ns = 6 * SECOND_NS;
+	send_out(pool, base + PAGES * PAGE, PAGES);
+	assert_true(all_stats().disk.writes_in_flight > 0);
+	assert_int_equal(all_stats().disk.refusing, ETIMEDOUT); /* and it is said that they take so long */
+	assert_int_equal(count_wrong(base, PAGES, 0), 0);
+	assert_true(all_stats().disk.writes_in_flight > 0);
+	fail_no_more();
+	assert_int_equal(count_wrong(base, 2 * PAGES, 0), 0);
+	all_out(pool, base, 2 * PAGES);
+	assert_int_equal(all_stats().disk.write_errors, before.disk.write_errors);
+	assert_int_equal(count_wrong(base, 2 * PAGES, 0), 0);
+	pool_end(pool);
+}
+
+/* ---- reading ahead ---- */
+
+/* Touch every `stride`-th page and say how many pages were read that nobody had asked for, and what was read. */
+static uint64_t read_ahead(size_t stride, uint64_t *read_bytes)
+{
+	larder_pool *pool = disk_pool(LARDER_FAULT_HANDLERS);
+	char *base = filled(pool, PAGES);
+	struct larder_stats before, after;
+
+	all_out(pool, base, PAGES);
+	before = all_stats();
+	for (size_t i = 0; i < PAGES; i++)
+		assert_true(is_right(base, i * stride % PAGES, 0));
+	after = all_stats();
+	pool_end(pool);
+	*read_bytes = after.disk.read_bytes - before.disk.read_bytes;
+	return after.readahead - before.readahead;
+}
+
+/* In order most comes before it is asked for, if the machine has time for it; scattered, no more is read than the
+ * blocks that are wanted. */
+static void what_is_read_ahead_is_what_was_used_before(void **state)
+{
+	uint64_t in_order, scattered, in_order_bytes, scattered_bytes;
+
+	(void)state;
+	in_order = read_ahead(1, &in_order_bytes);
+	scattered = read_ahead(37, &scattered_bytes);
+	print_message("  of %d pages: in order %lu read ahead, %lu KiB; scattered %lu, %lu KiB\n", PAGES, in_order,
+		      in_order_bytes >> 10, scattered, scattered_bytes >> 10);
+	assert_true(in_order > PAGES / 2);
+	assert_true(in_order_bytes < PAGES * PAGE);
+	assert_true(scattered < PAGES * 3 / 4); /* neighbours that lie in the same blocks */
+	assert_true(scattered_bytes < 2 * PAGES * PAGE);
+}
+
 /* ---- more than fits ---- */
 
 static void a_full_disk_leaves_the_rest_in_ram(void **state)
@@ -510,8 +620,8 @@ static void a_full_disk_leaves_the_rest_in_ram(void **state)
 	for (size_t i = 0; i < pages; i++) /* incompressible, all of them */
 		for (size_t w = 0; w < WORDS; w++)
 			((uint64_t *)(base + i * PAGE))[w] = word_at(3 * i, 0, w);
-	for (int i = 0; i < 4; i++)
-		send_out(pool, base, pages);
+	for (int i = 0; i < 4 || (i < 40 && all_stats().tiers[1].objects <= (SWAP_MIB - 8) * PAGES_PER_MIB); i++)
+		send_out(pool, base, pages); /* somebody else may keep the disk busy */
 	s = all_stats();
 	assert_true(s.tiers[1].occupied_bytes <= (uint64_t)SWAP_MIB * MIB);
 	assert_true(s.tiers[1].objects > (SWAP_MIB - 8) * PAGES_PER_MIB);
@@ -623,6 +733,9 @@ int main(void)
 		cmocka_unit_test(a_part_of_the_disk_that_fails_loses_what_lies_there),
 		cmocka_unit_test(pages_under_way_to_a_disk_that_stalls_stay_at_hand),
 		cmocka_unit_test(a_fault_waits_for_its_own_read_only),
+		cmocka_unit_test(parallel_faults_are_read_in_parallel),
+		cmocka_unit_test(reads_do_not_wait_for_writes),
+		cmocka_unit_test(what_is_read_ahead_is_what_was_used_before),
 		cmocka_unit_test(a_full_disk_leaves_the_rest_in_ram),
 		cmocka_unit_test(pages_that_can_just_be_compressed_come_back),
 		cmocka_unit_test(freed_space_is_used_again),

@@ -149,7 +149,7 @@ static void put_in_ram(size_t index, uint64_t generation)
 	object = codec_object(&lz4, CODEC_FOR_RAM, (const char *)words, bytes);
 	assert_int_equal(store_put(&memory.store, 1, &object, &place), 0);
 	page_at(index)->handle = place.handle;
-	atomic_store(&page_at(index)->word, page_word_stored(place.tier));
+	atomic_store(&page_at(index)->word, swap_out_word_stored(&memory, &swap_out, place.tier));
 }
 
 /* As restore.c does it for a touch. */
@@ -159,15 +159,19 @@ static void take_back(size_t index)
 	atomic_store(&page_at(index)->word, page_word_resident(0));
 }
 
-static size_t send(size_t want)
+static size_t send_on(size_t want)
 {
 	int err;
-	size_t sent;
+	size_t sent = swap_out_demote(&memory, &swap_out, scratch, REGION_HEAP, want, &err);
 
-	swap_out.hand = 0;
-	sent = swap_out_demote(&memory, &swap_out, scratch, REGION_HEAP, want, &err);
 	assert_int_equal(err, 0);
 	return sent;
+}
+
+static size_t send(size_t want)
+{
+	swap_out.hand = 0;
+	return send_on(want);
 }
 
 static size_t written(int result)
@@ -192,7 +196,7 @@ static void assert_in_ram(size_t index, uint64_t generation)
 	uint64_t words[WORDS];
 	const struct store_place place = { .handle = page_at(index)->handle, .tier = TIER_LZ4 };
 
-	assert_int_equal(page_load(page_at(index)), page_word_stored(TIER_LZ4));
+	assert_int_equal(page_with_generation(page_load(page_at(index)), 0), page_word_stored(TIER_LZ4));
 	assert_int_equal(store_get(&memory.store, scratch, place, words), 0);
 	assert_int_equal(page_wrong_word(words, index, generation), WORDS);
 }
@@ -272,6 +276,37 @@ static void volatile_pages_do_not_go_on(void **state)
 	atomic_fetch_and(&memory.region.kept[0], ~(uint64_t)1);
 }
 
+/* Whatever their addresses, and also where generations begin anew. */
+static void what_was_compressed_first_goes_first(void **state)
+{
+	enum { OLD = 300, YOUNG = 100, AT_ONCE = 50 };
+	size_t sent = 0;
+
+	(void)state;
+	for (int begun = 0; begun < 600; begun++) {
+		swap_out.generation = swap_out.oldest = (uint8_t)begun;
+		swap_out.compressed = 256 - OLD % 256;
+		for (size_t i = 0; i < OLD; i++)
+			put_in_ram(YOUNG + i, 1);
+		for (size_t i = 0; i < YOUNG; i++)
+			put_in_ram(i, 1);
+		assert_int_equal((uint8_t)(swap_out.generation - swap_out.oldest), 2);
+		for (sent = 0; sent < OLD; sent += AT_ONCE, disk.used = 0) {
+			assert_int_equal(send_on(AT_ONCE), AT_ONCE);
+			assert_int_equal(written(0), AT_ONCE);
+		}
+		for (size_t i = 0; i < YOUNG; i++)
+			assert_in_ram(i, 1);
+		for (size_t i = YOUNG; i < YOUNG + OLD; i++)
+			assert_int_equal(page_tier(page_load(page_at(i))), TIER_DISK);
+		for (sent = 0; sent < YOUNG; sent += AT_ONCE, disk.used = 0) {
+			assert_int_equal(send_on(AT_ONCE), AT_ONCE);
+			assert_int_equal(written(0), AT_ONCE);
+		}
+		assert_int_equal(send_on(AT_ONCE), 0);
+	}
+}
+
 /* Also where numbers begin anew. */
 static void tickets_are_never_none(void **state)
 {
@@ -304,6 +339,7 @@ static int open_memory(void **state)
 	chunk = region_alloc(&memory.region, CHUNK_BYTES, CHUNK_BYTES, NULL);
 	scratch = store_scratch(&memory.store);
 	atomic_store(&memory.region.chunks[0].watched, 1);
+	region_use(&memory.region, &memory.region.chunks[0]);
 	assert_non_null(chunk);
 	assert_non_null(scratch);
 	return 0;
@@ -328,6 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_page_can_be_in_one_batch_twice, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(old_content_is_not_settled_for_new_in_ram, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(volatile_pages_do_not_go_on, open_memory, close_memory),
+		cmocka_unit_test_setup_teardown(what_was_compressed_first_goes_first, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(tickets_are_never_none, open_memory, close_memory),
 	};
 

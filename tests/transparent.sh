@@ -107,6 +107,38 @@ a_crash_takes_no_longer() {
 	[ $? = 134 ] && [ $((SECONDS - start)) -lt 15 ] # the kernel dumps what there is, not what is reserved
 }
 
+# The program aborts with a heap of which most has been taken out; its pattern must be in the dump, in place.
+compile dumps <<'C'
+#include <stdint.h>
+#include <stdlib.h>
+int main(void)
+{
+	enum { WORDS = 64 << 17 };
+	uint64_t *p = malloc(WORDS * 8);
+	for (int i = 0; i < WORDS; i++)
+		p[i] = i % 512 ? (uint64_t)i * 3 : 0x6c61726465722121;
+	abort();
+}
+C
+words_in_core() {
+	rm -f "$dir"/core "$dir"/core.[0-9]*
+	(cd "$dir" && ulimit -c unlimited && timeout -s KILL 60 "$larder" run --limit 24M "$@" -- "$dir/dumps") 2>/dev/null
+	[ $? = 134 ] || echo "exit status not 134"
+	cat "$dir"/core.[0-9]* "$dir/core" 2>/dev/null | grep -ao '!!redral' | wc -l
+}
+a_core_dump_can_have_everything() {
+	case $(cat /proc/sys/kernel/core_pattern) in
+	/* | \|*) echo "  (no core dumps in the working directory here)"; return 0 ;;
+	esac
+	local some all
+	some=$(words_in_core) all=$(words_in_core --full-core)
+	[ "$some" -lt 16384 ] && [ "$all" -ge 16384 ]
+	local status=$?
+	[ "$status" = 0 ] || echo "  pages in the dump: $some without, $all with --full-core, of 16384"
+	rm -f "$dir"/core "$dir"/core.[0-9]*
+	return "$status"
+}
+
 compile forks <<'C'
 #define _GNU_SOURCE
 #include <errno.h>
@@ -189,23 +221,37 @@ compile locks <<'C'
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+static int is_present(char *p, size_t bytes)
+{
+	static unsigned char present[64 << 8];
+	p = (char *)(((size_t)p + 4095) & ~(size_t)4095);
+	bytes = bytes / 4096 - 1;
+	if (mincore(p, bytes * 4096, present))
+		return 0;
+	for (size_t i = 0; i < bytes; i++)
+		if (!(present[i] & 1))
+			return 0;
+	return 1;
+}
 int main(void)
 {
 	char *p = malloc(64 << 20);
 	memset(p, 1, 64 << 20);
-	/* all of it: refused, and nothing happens; a part: locked, and its content is there */
-	if (mlockall(MCL_CURRENT | MCL_FUTURE) != -1 || errno != ENOMEM)
-		return 1;
+	/* a part: locked, and its content is there; all of it, and what comes: all present */
 	if (mlock(p, 4 << 20))
-		return 2;
+		return 1;
 	memset(malloc(64 << 20), 2, 64 << 20);
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return 2;
+	if (!is_present(p, 64 << 20) || !is_present(malloc(32 << 20), 32 << 20))
+		return 4;
 	for (int i = 0; i < 64 << 20; i++)
 		if (p[i] != 1)
 			return 3;
 	return 0;
 }
 C
-locking_all_memory_is_refused() {
+locked_memory_stays() {
 	timeout -s KILL 60 "$larder" run --limit 32M --log "$dir/lock.log" "$dir/locks"
 }
 
@@ -224,6 +270,59 @@ the_log_goes_where_it_should() {
 	timeout -s KILL 60 "$larder" run --limit 16M --log "$dir/log" -- \
 		sh -c 'head -c 60000000 /dev/urandom | sort -S 200M -z >/dev/null; exec head -c 100000000 /dev/urandom | tail -c 80000000 >/dev/null' 2>"$dir/err"
 	[ ! -s "$dir/err" ] && grep -q "cannot be met" "$dir/log"
+}
+
+compile own_malloc <<'C'
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+/* It maps, and never gives back. */
+static char *next, *end;
+void *malloc(size_t bytes)
+{
+	char *p;
+	bytes = (bytes + 31) & ~(size_t)15;
+	if ((size_t)(end - next) < bytes) {
+		next = mmap(NULL, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		end = next + (16 << 20);
+	}
+	p = next;
+	*(size_t *)p = bytes - 16;
+	next += bytes;
+	return p + 16;
+}
+void free(void *p) { (void)p; }
+void *calloc(size_t n, size_t bytes) { return malloc(n * bytes); }
+void *realloc(void *p, size_t bytes)
+{
+	size_t old = p ? ((size_t *)p)[-2] : 0;
+	void *to = malloc(bytes);
+	return memcpy(to, p, old < bytes ? old : bytes);
+}
+int main(int argc, char **argv)
+{
+	enum { BLOCKS = 1 << 16, WORDS = 128 };
+	static uint64_t *blocks[BLOCKS];
+	char command[512];
+	for (int b = 0; b < BLOCKS; b++) {
+		blocks[b] = malloc(WORDS * 8);
+		for (int w = 0; w < WORDS; w++)
+			blocks[b][w] = (uint64_t)b << 8 | (w & 15);
+	}
+	for (int b = 0; b < BLOCKS; b++)
+		for (int w = 0; w < WORDS; w++)
+			if (blocks[b][w] != ((uint64_t)b << 8 | (w & 15)))
+				return 1;
+	snprintf(command, sizeof(command), "%s stat %d", argv[argc - 1], getpid());
+	return system(command) != 0;
+}
+C
+a_program_with_a_malloc_of_its_own_is_managed() {
+	timeout -s KILL 60 "$larder" run --limit 24M -- "$dir/own_malloc" "$larder" >"$dir/own" 2>"$dir/own_errors" || return 1
+	grep -q 'its own malloc' "$dir/own_errors" && grep -q '^evictions *[1-9]' "$dir/own"
 }
 
 redis_counts_its_memory() {
@@ -248,9 +347,11 @@ check "killing the process leaves nothing behind" killing_leaves_nothing_behind
 check "the program has no descriptor of ours, and closing all of them loses nothing" the_program_has_no_descriptor_of_ours
 check "a program ends when its last thread ends" a_program_ends_when_its_last_thread_ends
 check "a program that crashes is gone at once" a_crash_takes_no_longer
+check "a core dump can have everything" a_core_dump_can_have_everything
 check "forked children see the memory of the fork" forked_children_see_the_memory_of_the_fork
-check "locking all memory is refused, locking some works" locking_all_memory_is_refused
+check "locked memory stays, a part and all of it" locked_memory_stays
 check "signals go to the program" signals_go_to_the_program
 check "the log goes where it should" the_log_goes_where_it_should
+check "a program with a malloc of its own is managed by what it maps" a_program_with_a_malloc_of_its_own_is_managed
 check "redis, which calls mallctl, is managed" redis_counts_its_memory
 [ "$failures" = 0 ]

@@ -31,13 +31,14 @@ static const char usage[] =
 	"  --no-swap          keep pages in RAM: the default\n"
 	"  --no-follow-exec   programs that PROGRAM executes run without Larder; with --follow-exec, the default, they have\n"
 	"                     the same settings, each a limit and a swap file of its own\n"
+	"  --full-core        before a core dump, bring back what was taken out; without, it reads as zeroes there\n"
 	"  --log FILE         append messages to FILE instead of standard error\n"
 	"  --help             show this text\n";
 
 struct run_options {
 	const char *limit;
 	const char *log;
-	int leaves_exec_alone;
+	int leaves_exec_alone, full_core;
 	struct swap_options swap;
 };
 
@@ -51,6 +52,7 @@ static const struct option known[] = {
 	{ "no-swap", no_argument, NULL, 'n' },
 	{ "follow-exec", no_argument, NULL, 'f' },
 	{ "no-follow-exec", no_argument, NULL, 'x' },
+	{ "full-core", no_argument, NULL, 'c' },
 	{ "help", no_argument, NULL, 'h' },
 	{ 0 },
 };
@@ -96,6 +98,9 @@ static int parse(int argc, char **argv, struct run_options *o)
 		case 'f':
 		case 'x':
 			o->leaves_exec_alone = c == 'x';
+			break;
+		case 'c':
+			o->full_core = 1;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -159,6 +164,10 @@ static int set_environment(const struct run_options *o)
 	setenv("LARDER_PID", pid, 1);
 	setenv("LARDER_LIMIT", o->limit ? o->limit : "", 1);
 	setenv("LARDER_FOLLOW_EXEC", o->leaves_exec_alone ? "0" : "1", 1);
+	if (o->full_core)
+		setenv("LARDER_FULL_CORE", "1", 1);
+	else
+		unsetenv("LARDER_FULL_CORE");
 	if (o->log)
 		setenv("LARDER_LOG", log, 1);
 	else

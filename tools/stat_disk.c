@@ -3,6 +3,7 @@
  */
 #include "stat.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -88,7 +89,8 @@ static void print_space(const struct larder_stats *s)
 	printf("live       %10.1f MiB in %" PRIu64 " pages, %.1f %% of what is occupied\n", mib(t->stored_bytes),
 	       t->objects, 100 * live_fraction(t));
 	if (s->disk.refusing)
-		printf("refusing   nothing is written for a while: %s\n", strerror((int)s->disk.refusing));
+		printf("refusing   nothing is written for a while: %s\n",
+		       s->disk.refusing == ETIMEDOUT ? "the device does not answer" : strerror((int)s->disk.refusing));
 }
 
 static void print_transfers(const struct larder_disk_stats *d)

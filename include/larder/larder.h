@@ -34,7 +34,7 @@ struct larder_options {
 	uint64_t limit_bytes; /* managed memory may cost this much RAM; 0 = no limit. At least 16 MiB. */
 	unsigned
 		limit_percent; /* 1..100: the limit as a share of what the program has allocated; 0 = see limit_bytes */
-	unsigned flags;	       /* LARDER_IGNORE_SYSTEM, LARDER_SWAP_ENCRYPT, or 0 */
+	unsigned flags;	       /* LARDER_IGNORE_SYSTEM, LARDER_SWAP_ENCRYPT, LARDER_FULL_CORE, or 0 */
 
 	/*
 	 * Swap: where pages go that stay cold, beyond what RAM can hold compressed. A file without a name in
@@ -50,6 +50,12 @@ struct larder_options {
 
 /* Encrypt what goes to swap, with a key that exists in this process's memory only. */
 #define LARDER_SWAP_ENCRYPT 2u
+
+/*
+ * A core dump has all pages: those that were taken out come back first, whatever the limit. Larder handles the signals that
+ * dump core, where the program does not. Without, pages that were compressed or on disk read as zeroes in a core dump.
+ */
+#define LARDER_FULL_CORE 4u
 
 /*
  * Start the service in this process and put jemalloc's arenas into the managed region.

@@ -1,0 +1,314 @@
+/*
+ * Watch. See watch.h.
+ */
+#include "watch.h"
+
+#include "linux_userfaultfd.h"
+#include "futex.h"
+#include "sys.h"
+
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+/* Faults that come so soon after the last, so many in a row, put somebody on duty. */
+enum { SOON_NS = 50000, SOON_FAULTS = 8 };
+
+/* Duty is over when nothing has come for so long. */
+#define DUTY_NS 10000000u
+
+/* One fault in so many is located; a handler leaves when so many of them in a row were of other CPUs. */
+enum { LOCATE_EVERY = 64, AWAY_MAX = 2 };
+
+/* Nobody wants a CPU that comes back so soon. So often it is looked then, before the handler sleeps. */
+enum { IDLE_YIELD_NS = 1000, IDLE_LOOKS_MAX = 100 };
+
+/* A look is late when it comes so long after the last. Then the handler does not attend for so many times as long. */
+enum { LATE_NS = 200000, LATE_FACTOR = 100 };
+
+static struct {
+	struct watcher *watchers[WATCH_MAX];
+	_Atomic uint32_t count;
+	struct larder_mutex lock;    /* who is on duty changes under it, and the bell with it */
+	int bell;		     /* an eventfd, readable while anybody is on duty */
+	_Atomic uint32_t on_duty;    /* how many are */
+	struct larder_event changed; /* posted when somebody was put on duty, or nobody is any more */
+} watch;
+
+int watch_open(void)
+{
+	__builtin_memset(&watch, 0, sizeof(watch)); /* in a forked child it has the parent's */
+	watch.bell = (int)sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return watch.bell < 0 ? watch.bell : 0;
+}
+
+static long set_policy(int policy)
+{
+	const struct sched_param none = { 0 };
+
+	return sys_call3(SYS_sched_setscheduler, 0, policy, (long)&none);
+}
+
+/* Who may be nicer than others may come back from SCHED_IDLE. */
+static int may_come_back(void)
+{
+	if (sys_call3(SYS_setpriority, PRIO_PROCESS, 0, -1) < 0)
+		return 0;
+	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
+	return 1;
+}
+
+void watch_join(struct watcher *w, int uffd, int cpu)
+{
+	uint32_t n;
+
+	*w = (struct watcher){ .uffd = uffd, .cpu = cpu };
+	if (cpu == WATCH_NO_CPU)
+		return;
+	w->may_attend = may_come_back();
+	n = atomic_load(&watch.count);
+	watch.watchers[n] = w;
+	atomic_store(&watch.count, n + 1);
+}
+
+/* ---- where threads are ---- */
+
+/* "/proc/self/task/TID/stat". */
+static void stat_path(char *path, unsigned tid)
+{
+	static const char before[] = "/proc/self/task/", after[] = "/stat";
+	char digits[10];
+	int n = 0;
+
+	__builtin_memcpy(path, before, sizeof(before) - 1);
+	path += sizeof(before) - 1;
+	do
+		digits[n++] = (char)('0' + tid % 10);
+	while (tid /= 10);
+	while (n)
+		*path++ = digits[--n];
+	__builtin_memcpy(path, after, sizeof(after));
+}
+
+/* Field 39 of the text; the second one is a name in parentheses, in which anything may be. */
+static int parse_cpu(const char *text)
+{
+	const char *p = text;
+	int field = 2, cpu = 0;
+
+	for (const char *at = text; *at; at++)
+		if (*at == ')')
+			p = at;
+	for (; *p && field < 39; p++)
+		field += *p == ' ';
+	if (!*p)
+		return WATCH_NO_CPU;
+	for (; *p >= '0' && *p <= '9'; p++)
+		cpu = 10 * cpu + *p - '0';
+	return cpu;
+}
+
+/* The CPU that a thread runs on, or ran on when it fell asleep. */
+static int cpu_of(unsigned tid)
+{
+	char path[48], text[512];
+	long fd, n;
+
+	stat_path(path, tid);
+	fd = sys_open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return WATCH_NO_CPU;
+	n = sys_read((int)fd, text, sizeof(text) - 1);
+	sys_close((int)fd);
+	text[n > 0 ? n : 0] = 0;
+	return parse_cpu(text);
+}
+
+/* ---- duty ---- */
+
+/* Returns 0 when nothing has changed. */
+static int set_duty(struct watcher *w, uint32_t to)
+{
+	const uint64_t one = 1;
+	uint64_t count;
+	int changed;
+
+	mutex_lock(&watch.lock);
+	changed = atomic_exchange(&w->on_duty, to) != to;
+	if (changed && to && atomic_fetch_add(&watch.on_duty, 1) == 0)
+		sys_write(watch.bell, &one, sizeof(one));
+	if (changed && !to && atomic_fetch_sub(&watch.on_duty, 1) == 1)
+		sys_read(watch.bell, &count, sizeof(count));
+	mutex_unlock(&watch.lock);
+	return changed;
+}
+
+/* Who stands by looks whether it is him, or whether nobody is on duty any more. */
+static void put_on_duty(struct watcher *w)
+{
+	if (!atomic_load(&w->on_duty) && set_duty(w, 1))
+		event_post(&watch.changed);
+}
+
+static void end_duty(struct watcher *w)
+{
+	w->soon = w->away = 0;
+	if (atomic_load(&w->on_duty) && set_duty(w, 0))
+		event_post(&watch.changed);
+}
+
+static struct watcher *watcher_of(int cpu)
+{
+	uint32_t n = atomic_load(&watch.count);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (watch.watchers[i]->cpu == cpu)
+			return watch.watchers[i];
+	return NULL;
+}
+
+/* Put on duty whose CPU the fault is of, and leave it to him if it is always somebody else's. */
+static void locate(struct watcher *w, const struct uffd_msg *message)
+{
+	struct watcher *there = watcher_of(cpu_of(message->arg.pagefault.feat.ptid));
+
+	if (!there)
+		return;
+	put_on_duty(there);
+	w->away = there == w ? 0 : w->away + 1;
+	if (w->away >= AWAY_MAX)
+		end_duty(w);
+}
+
+int watch_busy_cpu(void)
+{
+	uint32_t n = atomic_load(&watch.count);
+	int cpu = WATCH_NO_CPU;
+
+	if (atomic_load(&watch.on_duty) != 1)
+		return WATCH_NO_CPU;
+	for (uint32_t i = 0; i < n; i++)
+		if (atomic_load(&watch.watchers[i]->on_duty))
+			cpu = watch.watchers[i]->cpu;
+	return cpu;
+}
+
+/* ---- attending ---- */
+
+static void stop_attending(struct watcher *w)
+{
+	if (w->attends)
+		set_policy(SCHED_OTHER);
+	w->attends = 0;
+}
+
+/* Somebody else needs the CPU. */
+static void give_way(struct watcher *w, uint64_t now)
+{
+	stop_attending(w);
+	w->not_before_ns = now + LATE_FACTOR * (now - w->looked_ns);
+}
+
+static long read_now(struct watcher *w, struct uffd_msg *message)
+{
+	return sys_read(w->uffd, message, sizeof(*message));
+}
+
+static long attend(struct watcher *w, struct uffd_msg *message)
+{
+	for (unsigned idle = 0; idle <= IDLE_LOOKS_MAX;) {
+		uint64_t now = sys_now_ns();
+		long n = read_now(w, message);
+
+		if (now - w->looked_ns > LATE_NS) {
+			give_way(w, now);
+			return n;
+		}
+		w->looked_ns = now;
+		if (n != -EAGAIN)
+			return n;
+		sys_yield();
+		idle = sys_now_ns() - now < IDLE_YIELD_NS ? idle + 1 : 0;
+	}
+	stop_attending(w);
+	return -EAGAIN;
+}
+
+static int begin_attending(struct watcher *w, uint64_t now)
+{
+	if (!w->may_attend || now < w->not_before_ns || set_policy(SCHED_IDLE) < 0)
+		return 0;
+	w->looked_ns = now;
+	w->attends = 1;
+	return 1;
+}
+
+/* ---- waiting ---- */
+
+/* Everybody listens, until somebody is on duty. */
+static long listen(struct watcher *w, struct uffd_msg *message)
+{
+	struct pollfd fds[] = { { .fd = w->uffd, .events = POLLIN }, { .fd = watch.bell, .events = POLLIN } };
+
+	sys_poll(fds, 2, -1);
+	return read_now(w, message);
+}
+
+/* On duty, but asleep. */
+static long await(struct watcher *w, struct uffd_msg *message)
+{
+	struct pollfd fd = { .fd = w->uffd, .events = POLLIN };
+
+	if (sys_poll(&fd, 1, DUTY_NS) == 0)
+		end_duty(w);
+	return read_now(w, message);
+}
+
+static void note(struct watcher *w, const struct uffd_msg *message, uint64_t asked_ns)
+{
+	if (atomic_load_explicit(&w->on_duty, memory_order_relaxed)) {
+		if (++w->served % LOCATE_EVERY == 0)
+			locate(w, message);
+		return;
+	}
+	w->soon = sys_now_ns() - asked_ns < SOON_NS ? w->soon + 1 : 0;
+	if (w->soon > SOON_FAULTS && atomic_load(&watch.count) > 1) {
+		w->soon = 0;
+		locate(w, message);
+	}
+}
+
+/* Others are on duty. */
+static long stand_by(struct watcher *w)
+{
+	uint32_t seen = event_count(&watch.changed);
+
+	if (atomic_load(&watch.on_duty) && !atomic_load(&w->on_duty))
+		event_wait(&watch.changed, seen, 0);
+	return -EAGAIN;
+}
+
+static long wait_for_message(struct watcher *w, struct uffd_msg *message, uint64_t now)
+{
+	if (atomic_load(&w->on_duty))
+		return begin_attending(w, now) ? attend(w, message) : await(w, message);
+	return atomic_load(&watch.on_duty) ? stand_by(w) : listen(w, message);
+}
+
+long watch_read(struct watcher *w, struct uffd_msg *message)
+{
+	uint64_t asked = w->attends ? 0 : sys_now_ns();
+	long n = w->attends ? attend(w, message) : wait_for_message(w, message, asked);
+
+	if (n == (long)sizeof(*message))
+		note(w, message, asked);
+	if (!atomic_load_explicit(&w->on_duty, memory_order_relaxed))
+		stop_attending(w);
+	return n;
+}
+
+void watch_leave(struct watcher *w)
+{
+	stop_attending(w);
+	end_duty(w);
+}

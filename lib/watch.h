@@ -1,0 +1,56 @@
+/*
+ * Watch: how handlers wait for faults.
+ *
+ * A message of a userfaultfd wakes every thread that sleeps on it, and the thread that faulted should be served on its
+ * own CPU. Which CPU that is, nobody knows when faults are rare; then all handlers are *listening*, each wakes, and the
+ * one whose CPU has just become free is first. When faults come in quick succession, waking costs more than serving: a
+ * wake-up across CPUs is an interrupt there, and in a virtual machine an exit on both sides. So from then on only the
+ * handlers are *on duty* on whose CPUs threads fault (/proc says where a thread is), and the others stand by.
+ *
+ * A handler on duty *attends*: it does not sleep. It lets the program run by giving up the CPU, and has it again when
+ * the program faults, without being woken. Its policy is SCHED_IDLE meanwhile, for two reasons: the program's threads
+ * never wait for it; and the scheduler, which likes to wake a thread on an idle CPU, leaves the program where it is,
+ * because a CPU where only such threads run counts as idle. A third thread that keeps the CPU busy holds such a handler
+ * up for a slice, some milliseconds. So when a look at the userfaultfd comes late, the handler goes back to its own
+ * policy and sleeps, on duty, for some time. Who may not leave SCHED_IDLE again (it takes CAP_SYS_NICE or RLIMIT_NICE)
+ * never attends.
+ *
+ * Nothing here runs while nothing faults: duty ends, and everybody sleeps.
+ */
+#ifndef LARDER_WATCH_H
+#define LARDER_WATCH_H
+
+#include "swap_in.h"
+
+struct uffd_msg;
+
+enum { WATCH_MAX = 8, WATCH_NO_CPU = SWAP_IN_NO_CPU };
+
+struct watcher {
+	int uffd, cpu;
+	int may_attend;
+	_Atomic uint32_t on_duty; /* set by anybody, cleared by itself */
+	int attends;		  /* its policy is SCHED_IDLE */
+	unsigned soon;		  /* faults in a row that came soon after the last */
+	unsigned away;		  /* located faults in a row that were of other CPUs */
+	unsigned served;	  /* messages read */
+	uint64_t looked_ns;	  /* when it last looked for a message, while it attends */
+	uint64_t not_before_ns;	  /* it does not attend before */
+};
+
+/* Before any handler starts. Returns 0 or a negative errno. */
+int watch_open(void);
+
+/* The calling thread, which runs on `cpu` alone (WATCH_NO_CPU: anywhere), waits for messages of uffd from now on. */
+void watch_join(struct watcher *w, int uffd, int cpu);
+
+/* Wait for a message. Returns its size, -EAGAIN when there is none after all, or another negative errno. */
+long watch_read(struct watcher *w, struct uffd_msg *message);
+
+/* The thread waits in another way for the moment. */
+void watch_leave(struct watcher *w);
+
+/* The only CPU where threads fault in quick succession, or WATCH_NO_CPU. */
+int watch_busy_cpu(void);
+
+#endif
