@@ -25,7 +25,7 @@ static int disk_encrypts;
 
 const char *program_path(const char *name)
 {
-	static const char *const places[] = { "", "../../bin/" };
+	static const char *const places[] = { "", LARDER_LIBEXEC_TO_BIN "/" };
 	static char path[PATH_MAX];
 	char self[PATH_MAX - 64];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
