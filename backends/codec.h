@@ -13,7 +13,7 @@
 /*
  * LZ4's acceleration: compressing is most of what storing a page costs. In RAM a worse ratio costs RAM for as long as
  * the page stays. A disk has room, and is faster than LZ4: 4 makes reclaim a fifth faster, and writes 0.49 bytes for a
- * byte instead of 0.45 (bench_disk).
+ * byte instead of 0.45 (larder bench reclaim --peer swapfile).
  */
 enum codec_effort { CODEC_FOR_RAM = 1, CODEC_FOR_DISK = 4 };
 

@@ -9,7 +9,8 @@
 #include "cgroup.h"
 #include "clock.h"
 #include "numbers.h"
-#include "zram.h"
+#include "peer.h"
+#include "watcher.h"
 
 #include <err.h>
 #include <errno.h>
@@ -61,7 +62,7 @@ static void print_usage(const char *program)
 	       "  --object N      KiB of each, a multiple of 4 (default 16)\n"
 	       "  --limit N       per cent of the size that the cache may take (default 40)\n"
 	       "  --resident N    per cent of the limit that stays uncompressed at least (default 50)\n"
-	       "  --contents KIND mixed (default), text, json, random or zero\n"
+	       "  --contents KIND mixed (default), text, json, binary, random or zero\n"
 	       "  --cost N        us of CPU to make an object again, on average (default 200)\n"
 	       "  --spread N      the dearest object's cost over the cheapest's (default 16; 1 = all alike)\n"
 	       "  --seconds N     measured, for each contender and run (default 8)\n"
@@ -216,8 +217,11 @@ static int be_contender(const struct options *o)
 
 		if (strcmp(o->child, contenders[i]->name))
 			continue;
-		if (contenders[i]->needs == CACHE_NEEDS_ZRAM)
-			zram_begin(o->total_bytes + o->total_bytes / 8 + 64 * MIB);
+		if (contenders[i]->needs == CACHE_NEEDS_ZRAM) {
+			peer_prepare(&peer_zram, NULL, o->total_bytes + o->total_bytes / 8 + 64 * MIB);
+			watcher_begin(peer_put_back);
+			peer_zram.on();
+		}
 		result = cache_run(&o->setup, contenders[i]);
 		if (write(RESULT_FD, &result, sizeof(result)) != sizeof(result))
 			err(2, "cannot tell the result");

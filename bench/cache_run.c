@@ -16,14 +16,14 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { LATENCY_ROOM = 4 << 20, TICKS_A_SAMPLE = 16 };
+enum { TICKS_A_SAMPLE = 16 };
 
 struct run {
 	const struct cache_setup *setup;
 	const struct cache_contender *contender;
 	struct zipf zipf;
 	struct random random;
-	struct latency all, hits;
+	struct latency *all, *hits;
 	uint64_t served; /* requests, the warm-up's included */
 	uint64_t base_rss_bytes;
 	struct cache_result result;
@@ -121,9 +121,9 @@ static void measure(struct run *r)
 		int hit = serve(r, id, 0);
 
 		now = clock_ns();
-		latency_add(&r->all, now - began);
+		latency_add(r->all, now - began);
 		if (hit)
-			latency_add(&r->hits, now - began);
+			latency_add(r->hits, now - began);
 		tick(r);
 	}
 	r->result.seconds = seconds_since(start);
@@ -134,8 +134,8 @@ static void prepare(struct run *r)
 {
 	zipf_init(&r->zipf, r->setup->objects, r->setup->skew);
 	r->random.state = random_mix(r->setup->seed);
-	latency_open(&r->all, LATENCY_ROOM);
-	latency_open(&r->hits, LATENCY_ROOM);
+	r->all = latency_create();
+	r->hits = latency_create();
 	object_prepare(r->setup);
 	r->base_rss_bytes = status_bytes("VmRSS");
 }
@@ -144,15 +144,13 @@ static void summarize(struct run *r)
 {
 	struct cache_result *to = &r->result;
 
-	to->requests = r->all.count;
-	to->hits = r->hits.count;
+	to->requests = r->all->count;
+	to->hits = r->hits->count;
 	to->peak_rss_bytes = status_bytes("VmHWM");
 	to->compressed_bytes = compressed_bytes(r->contender);
-	latency_sort(&r->all);
-	latency_sort(&r->hits);
-	to->p50_us = latency_quantile_us(&r->all, 0.5);
-	to->p99_us = latency_quantile_us(&r->all, 0.99);
-	to->hit_p99_us = latency_quantile_us(&r->hits, 0.99);
+	to->p50_us = latency_quantile_us(r->all, 0.5);
+	to->p99_us = latency_quantile_us(r->all, 0.99);
+	to->hit_p99_us = latency_quantile_us(r->hits, 0.99);
 }
 
 struct cache_result cache_run(const struct cache_setup *s, const struct cache_contender *c)

@@ -8,8 +8,7 @@
 #include "cache.h"
 #include "cgroup.h"
 #include "lru.h"
-#include "swap.h"
-#include "zram.h"
+#include "peer.h"
 
 #include <err.h>
 #include <errno.h>
@@ -55,9 +54,6 @@ static void open_cache(const struct cache_setup *s)
 	size_t bytes = s->objects * s->object_bytes;
 	int err;
 
-	/* Another one would take pages that nobody counts. */
-	if (swap_areas() > 1)
-		errx(2, "other swap areas are on; zram would not be measured alone (see swapon(8))");
 	cache.setup = s;
 	lru_open(&cache.kept, s->objects);
 	cache.is_kept = map(s->objects);
@@ -108,7 +104,7 @@ static void drop(uint64_t bytes)
 static void balance(void)
 {
 	const struct cache_setup *s = cache.setup;
-	uint64_t most = s->limit_bytes / 100 * (100 - s->resident_percent), used = zram_used_bytes();
+	uint64_t most = s->limit_bytes / 100 * (100 - s->resident_percent), used = peer_zram.pool_bytes();
 	uint64_t ram = s->limit_bytes - (used < most ? used : most);
 	uint64_t change = ram > cache.ram_bytes ? ram - cache.ram_bytes : cache.ram_bytes - ram;
 
@@ -124,6 +120,11 @@ static void tick(void)
 		balance();
 }
 
+static uint64_t compressed_bytes(void)
+{
+	return peer_zram.pool_bytes();
+}
+
 const struct cache_contender cache_zram = {
 	.name = "zram",
 	.what = "plain memory, compressed by zram swap (lz4); cgroup RAM + compressed = the limit",
@@ -132,5 +133,5 @@ const struct cache_contender cache_zram = {
 	.get = get,
 	.put = put,
 	.tick = tick,
-	.compressed_bytes = zram_used_bytes,
+	.compressed_bytes = compressed_bytes,
 };

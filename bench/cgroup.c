@@ -1,10 +1,9 @@
 #include "cgroup.h"
 
+#include "sysfile.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,27 +13,12 @@ enum { REMOVE_TRIES = 100 };
 #define V1_ROOT "/sys/fs/cgroup/memory"
 #define V2_ROOT "/sys/fs/cgroup"
 
-static int write_file(const char *directory, const char *name, const char *text)
-{
-	char path[2 * CGROUP_PATH_BYTES];
-	int fd, err = 0;
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 static int write_number(const char *directory, const char *name, uint64_t number)
 {
-	char text[32];
+	char path[2 * CGROUP_PATH_BYTES];
 
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)number);
-	return write_file(directory, name, text);
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return sysfile_write_number(path, number);
 }
 
 static int has_file(const char *directory, const char *name)
@@ -50,9 +34,14 @@ static int is_v1(const char *path)
 	return has_file(path, "memory.limit_in_bytes");
 }
 
+int cgroup_is_v1(void)
+{
+	return is_v1(V1_ROOT);
+}
+
 int cgroup_create(char path[CGROUP_PATH_BYTES])
 {
-	const char *root = is_v1(V1_ROOT) ? V1_ROOT : V2_ROOT;
+	const char *root = cgroup_is_v1() ? V1_ROOT : V2_ROOT;
 
 	snprintf(path, CGROUP_PATH_BYTES, "%s/larder-bench-%d", root, (int)getpid());
 	if (mkdir(path, 0755))
@@ -76,7 +65,7 @@ int cgroup_remove(const char *path)
 
 int cgroup_join(const char *path)
 {
-	return write_number(path, "cgroup.procs", (uint64_t)getpid());
+	return write_number(path, "cgroup.procs", 0);
 }
 
 int cgroup_limit(const char *path, uint64_t bytes)
@@ -87,16 +76,14 @@ int cgroup_limit(const char *path, uint64_t bytes)
 static uint64_t read_number(const char *directory, const char *name)
 {
 	char path[2 * CGROUP_PATH_BYTES];
-	unsigned long long number = 0;
-	FILE *f;
 
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	f = fopen(path, "re");
-	if (f && fscanf(f, "%llu", &number) != 1)
-		number = 0;
-	if (f)
-		fclose(f);
-	return number;
+	return sysfile_number(path);
+}
+
+uint64_t cgroup_usage_bytes(const char *path)
+{
+	return read_number(path, is_v1(path) ? "memory.usage_in_bytes" : "memory.current");
 }
 
 /* Version 2 (since Linux 5.19) wants to know how much, and says EAGAIN when it was less. */
@@ -118,4 +105,26 @@ int cgroup_forbid_swap(const char *path, uint64_t limit_bytes)
 	if (has_file(path, "memory.memsw.limit_in_bytes"))
 		return write_number(path, "memory.memsw.limit_in_bytes", limit_bytes);
 	return write_number(path, "memory.swappiness", 0);
+}
+
+void cgroup_wait_for_memory(const char *path)
+{
+	if (is_v1(path))
+		write_number(path, "memory.oom_control", 1);
+}
+
+/* Lines of a name and a number; "under_oom 1" is what is looked for. */
+int cgroup_is_waiting(const char *path)
+{
+	char file[2 * CGROUP_PATH_BYTES], line[64];
+	int waiting = 0;
+	FILE *f;
+
+	snprintf(file, sizeof(file), "%s/memory.oom_control", path);
+	f = fopen(file, "re");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "under_oom %d", &waiting);
+	if (f)
+		fclose(f);
+	return waiting;
 }

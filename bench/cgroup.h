@@ -25,6 +25,17 @@ int cgroup_join(const char *path);
  * errno. */
 int cgroup_limit(const char *path, uint64_t bytes);
 
+/* Where the kernel can (version 1): let processes that it would kill for want of memory wait instead; and does one
+ * wait? It goes on when the limit is raised. */
+void cgroup_wait_for_memory(const char *path);
+int cgroup_is_waiting(const char *path);
+
+/* RAM that its processes are charged for now. */
+uint64_t cgroup_usage_bytes(const char *path);
+
+/* Which version's memory controller cgroup_create() uses: 1, or else 2. */
+int cgroup_is_v1(void);
+
 /* Have the kernel take back all that it can of its RAM, to swap too. Blocks. Returns 0 or a negative errno; that not
  * all could be taken is no error. */
 int cgroup_empty(const char *path);

@@ -1,127 +1,238 @@
 /*
- * What it costs to touch a page that is out: Larder, with handler threads and inline, against the kernel's zram with
- * lz4, on the same contents.
+ * What it costs to touch pages that are not there.
  *
- * Each round takes every (pattern, number of threads) and, for each peer in alternating order: fills the buffer anew,
- * pushes it out, has the threads read one word of each page and times each read, then compares the whole buffer with
- * what was written. Threads have disjoint shares. A neighbour that came along with an earlier fault is read in
- * nanoseconds: that is in the mean, and is why the sequential pattern is judged by its mean.
+ * Without a limit, each turn fills the buffer, takes all of it out and touches every page once: that is the price of a
+ * fault. A neighbour that came along with an earlier fault is touched in nanoseconds; it is in the mean and in the
+ * speed, which is why sequential touches are judged by those. With a limit, the buffer is larger than the RAM: pages
+ * have to leave for others to come, and everything that a touch costs is in its latency. The first pass is not counted.
  */
-#include "latency.h"
-#include "paging.h"
-#include "random.h"
-#include "touch.h"
+#include "bench.h"
+#include "compare.h"
+#include "fio.h"
+#include "memory.h"
+#include "turn.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-enum { MAX_ROUNDS = 1000, MAX_THREADS = 16 };
-enum figure { P50, P90, P99, MEAN, FIGURES };
+#define MIB ((double)(1 << 20))
 
-static const char *const pattern_names[] = { "random", "sequential" };
-static const double target = 2.0; /* larder's p50 / zram's p50: random, one thread */
+enum { PASSES = 2, MOST_WARM_UPS = 10 }; /* with a limit */
 
-static double figures[MAX_THREADS][TOUCH_PATTERNS][PEERS][FIGURES][MAX_ROUNDS];
+enum figure_index { P50, P90, P99, P999, MOST, MEAN, PAGES_S, MB_S, CPU_US, MEMORY, POOL, FIGURES };
 
-/* What is measured now. */
-struct turn {
-	const struct paging_options *options;
-	enum peer peer;
+static const struct figure figures[] = {
+	[P50] = { "touch, p50", "us", "p50_us" },
+	[P90] = { "touch, p90", "us", "p90_us" },
+	[P99] = { "touch, p99", "us", "p99_us" },
+	[P999] = { "touch, p99.9", "us", "p999_us" },
+	[MOST] = { "touch, longest", "us", "max_us" },
+	[MEAN] = { "touch, mean", "us", "mean_us" },
+	[PAGES_S] = { "speed", "pages/s", "pages_s" },
+	[MB_S] = { "speed", "MB/s", "mb_s" },
+	[CPU_US] = { "CPU time a touch", "us", "cpu_us" },
+	[MEMORY] = { "RAM taken at most", "MiB", "memory_mib" },
+	[POOL] = { "of it compressed pool", "MiB", "pool_mib" },
 };
 
-static void push_out(void *arg)
+struct fault_turn {
+	struct memory memory;
+	struct touch_plan plan;
+	unsigned threads;
+	struct turn *turn;
+	double cpu_seconds; /* when the touches begin */
+};
+
+/* ---- a contender's process ---- */
+
+static void take_out(void *arg)
 {
-	const struct turn *turn = arg;
+	struct fault_turn *f = arg;
 
-	paging_push_out(turn->options, turn->peer);
-	paging_settle(turn->options, turn->peer);
-	paging_check_out(turn->options, turn->peer);
-}
-
-/* ---- rounds ---- */
-
-static void measure(const struct paging_options *o, enum touch_pattern pattern, unsigned threads, enum peer peer,
-		    unsigned round)
-{
-	double(*f)[MAX_ROUNDS] = figures[threads - 1][pattern][peer];
-	struct latency all;
-
-	latency_open(&all, o->bytes / PAGING_PAGE_BYTES);
-	paging_fill(o, peer, round);
-	touch_all(paging_buffer(peer), threads, push_out, &(struct turn){ o, peer }, &all);
-	latency_sort(&all);
-	f[P50][round] = latency_quantile_us(&all, 0.5);
-	f[P90][round] = latency_quantile_us(&all, 0.9);
-	f[P99][round] = latency_quantile_us(&all, 0.99);
-	f[MEAN][round] = latency_mean_us(&all);
-	latency_close(&all);
-	paging_check_contents(o, peer, round);
-}
-
-/* Every peer takes its turn at being first. */
-static void measure_all(const struct paging_options *o, enum touch_pattern pattern, unsigned threads, unsigned round)
-{
-	touch_order(pattern, random_mix(o->seed) + round);
-	for (unsigned i = 0; i < PEERS; i++)
-		measure(o, pattern, threads, (enum peer)((round + i) % PEERS), round);
-}
-
-/* ---- the table ---- */
-
-static double ratio_median(unsigned threads, enum touch_pattern pattern, enum peer peer, enum figure figure,
-			   unsigned rounds)
-{
-	static double ratios[MAX_ROUNDS];
-
-	for (unsigned i = 0; i < rounds; i++)
-		ratios[i] = figures[threads - 1][pattern][peer][figure][i] /
-			    figures[threads - 1][pattern][PEER_KERNEL][figure][i];
-	return paging_median(ratios, rounds);
-}
-
-/* Ratios of all peers before any median: the median sorts, and a ratio needs both values of one round. */
-static void print_rows(unsigned threads, enum touch_pattern pattern, unsigned rounds, double ratios[PEERS][FIGURES])
-{
-	for (int peer = 0; peer < PEERS; peer++)
-		for (int f = 0; f < FIGURES; f++)
-			ratios[peer][f] = ratio_median(threads, pattern, (enum peer)peer, (enum figure)f, rounds);
-	for (int peer = 0; peer < PEERS; peer++) {
-		printf("%-8u%-12s%-8s", threads, pattern_names[pattern], paging_name((enum peer)peer));
-		for (int f = 0; f < FIGURES; f++)
-			printf("%8.1f", paging_median(figures[threads - 1][pattern][peer][f], rounds));
-		if (peer != PEER_KERNEL)
-			printf("%12.2f%8.2f", ratios[peer][P50], ratios[peer][MEAN]);
-		putchar('\n');
+	if (!f->memory.setup.limit_bytes) {
+		f->memory.contender->out();
+		memory_settle(&f->memory);
+		memory_check_out(&f->memory);
 	}
+	f->cpu_seconds = turn_cpu_seconds(f->turn, 0);
 }
 
-static void print_table(const struct paging_options *o)
+static void set_figures(const struct fault_turn *f, double seconds, double touches)
 {
-	double ratios[PEERS][FIGURES], judged = 0;
+	double *to = f->turn->figures;
+	const struct latency *l = &f->turn->latency;
 
-	printf("%-28s%32s%20s\n", "us a touch", "", "/ zram's");
-	printf("%-8s%-12s%-8s%8s%8s%8s%8s%12s%8s\n", "threads", "pattern", "peer", "p50", "p90", "p99", "mean", "p50",
-	       "mean");
-	for (unsigned threads = 1; threads <= o->max_threads; threads++)
-		for (int pattern = 0; pattern < TOUCH_PATTERNS; pattern++) {
-			print_rows(threads, (enum touch_pattern)pattern, o->rounds, ratios);
-			if (threads == 1 && pattern == TOUCH_RANDOM)
-				judged = ratios[PEER_LARDER][P50];
-		}
-	putchar('\n');
-	paging_print_target("handlers, random, 1 thread, p50", judged, target, 1);
+	to[P50] = latency_quantile_us(l, 0.5);
+	to[P90] = latency_quantile_us(l, 0.9);
+	to[P99] = latency_quantile_us(l, 0.99);
+	to[P999] = latency_quantile_us(l, 0.999);
+	to[MOST] = latency_quantile_us(l, 1);
+	to[MEAN] = latency_mean_us(l);
+	to[PAGES_S] = touches / seconds;
+	to[MB_S] = touches * CONTENDER_PAGE_BYTES / seconds / 1e6;
+	to[CPU_US] = (turn_cpu_seconds(f->turn, 0) - f->cpu_seconds) * 1e6 / touches;
 }
 
-int main(int argc, char **argv)
+/* Until who is there and who is not is as it will be. */
+static void warm_up(const struct touch_run *run, struct turn *t)
 {
-	struct paging_options o = { .bytes = 128 << 20, .rounds = 7, .max_threads = 2, .with_inline = 1, .seed = 1 };
+	touch_all(run, NULL);
+	for (int i = 0; i < MOST_WARM_UPS && !atomic_load(&t->is_settled); i++)
+		touch_all(run, NULL);
+}
 
-	paging_parse(argc, argv, "Touch the same pages after Larder and after the kernel (zram) pushed them out.", &o);
-	paging_begin(&o);
-	touch_open(o.bytes / PAGING_PAGE_BYTES);
-	for (unsigned round = 0; round < o.rounds; round++)
-		for (unsigned threads = 1; threads <= o.max_threads; threads++)
-			for (int pattern = 0; pattern < TOUCH_PATTERNS; pattern++)
-				measure_all(&o, (enum touch_pattern)pattern, threads, round);
-	print_table(&o);
+static void body(struct turn *t, void *arg)
+{
+	struct fault_turn *f = arg;
+	struct touch_run run = { .threads = f->threads, .arg = f, .done = &t->done, .done_before = 0.5 };
+	unsigned passes = f->memory.setup.limit_bytes ? PASSES : 1;
+	double seconds = 0;
+
+	f->turn = t;
+	f->plan.seed += t->run;
+	touch_prepare(&f->plan);
+	memory_open(&f->memory, t);
+	run.buffer = f->memory.buffer;
+	run.touch = f->memory.contender->touch;
+	run.write_percent = f->memory.options->write_percent;
+	if (f->memory.setup.limit_bytes)
+		warm_up(&run, t);
+	memory_look(t);
+	run.before = take_out;
+	for (unsigned i = 0; i < passes; i++) {
+		seconds += touch_all(&run, &t->latency);
+		run.before = NULL;
+	}
+	set_figures(f, seconds, (double)touch_count() * passes);
+	memory_verify(&f->memory, t);
+}
+
+/* In order, 64 KiB are read at once, as readahead would. */
+static void fio_body(struct turn *t, void *arg)
+{
+	const struct fault_turn *f = arg;
+	const int in_order = f->plan.pattern == TOUCH_SEQUENTIAL;
+	const struct fio_job job = { in_order ? "read" : "randread", in_order ? "64k" : "4k", in_order ? 4 : f->threads,
+				     !in_order };
+	int file = fio_make_file(f->memory.options->dir, f->memory.setup.bytes, NULL);
+	struct fio_speed s = fio_run(file, f->memory.setup.bytes, &job);
+
+	t->figures[MB_S] = s.mb_s;
+	t->figures[PAGES_S] = s.mb_s * 1e6 / CONTENDER_PAGE_BYTES;
+	if (in_order)
+		return;
+	t->figures[P50] = s.p50_us;
+	t->figures[P90] = s.p90_us;
+	t->figures[P99] = s.p99_us;
+	t->figures[P999] = s.p999_us;
+	t->figures[MOST] = s.max_us;
+	t->figures[MEAN] = s.mean_us;
+}
+
+/* ---- cases ---- */
+
+static int finish(struct turn *t, const struct turn_setup *s)
+{
+	if (!s->limit_bytes)
+		return 0;
+	t->figures[MEMORY] = (double)t->peak_bytes / MIB;
+	if (s->peer && s->peer->pool_bytes)
+		t->figures[POOL] = (double)t->peak_pool_bytes / MIB;
 	return 0;
+}
+
+/* What only makes sense when pages are out, or only when they may stay. */
+static int takes_part(const struct contender *c, uint64_t limit)
+{
+	if (c == &contender_ram)
+		return limit != 0;
+	return c->kind != CONTENDER_BOUND || !limit;
+}
+
+/* Bounds know no limit. */
+static struct turn_setup set_up_turn(struct fault_turn *f)
+{
+	const struct contender *c = f->memory.contender;
+
+	return (struct turn_setup){
+		.peer = memory_peer(&f->memory),
+		.limit_bytes = c->kind == CONTENDER_BOUND ? 0 : f->memory.setup.limit_bytes,
+		.body = c == &contender_fio ? fio_body : body,
+		.arg = f,
+	};
+}
+
+static void run_case(const struct memory_entrants *e, struct table *t, const struct options *o, uint64_t pages,
+		     enum touch_pattern pattern, unsigned threads, const struct limit *limit)
+{
+	static struct fault_turn turns[COLUMNS_MAX];
+	struct turn_setup setups[COLUMNS_MAX] = { 0 };
+	struct table_case *c = table_add_case(t, "%s, %u thread%s, %s, %llu pages", touch_name(pattern), threads,
+					      threads == 1 ? "" : "s", limit_text(limit), (unsigned long long)pages);
+
+	json_object_object_add(c->parameters, "pattern", json_object_new_string(touch_name(pattern)));
+	json_object_object_add(c->parameters, "threads", json_object_new_int((int)threads));
+	json_object_object_add(c->parameters, "pages", json_object_new_int64((int64_t)pages));
+	json_object_object_add(c->parameters, "limit_percent", limit_percent_json(limit, pages * CONTENDER_PAGE_BYTES));
+	for (unsigned i = 0; i < t->columns_count; i++) {
+		struct fault_turn *f = &turns[i];
+
+		*f = (struct fault_turn){ .threads = threads };
+		memory_set_up(&f->memory, o, e->contenders[i], pages, limit);
+		f->plan = (struct touch_plan){ pattern, pages, o->touches, o->stride, o->seed };
+		if (takes_part(e->contenders[i], f->memory.setup.limit_bytes))
+			setups[i] = set_up_turn(f);
+	}
+	compare_case(t, c, setups, o->runs, finish);
+}
+
+static void run_all(const struct memory_entrants *e, struct table *t, const struct options *o)
+{
+	for (unsigned p = 0; p < o->pages_count; p++)
+		for (unsigned l = 0; l < o->limits_count; l++)
+			for (unsigned i = 0; i < o->patterns_count; i++)
+				for (unsigned n = 0; n < o->threads_count; n++)
+					run_case(e, t, o, o->pages[p], o->patterns[i], (unsigned)o->threads[n],
+						 &o->limits[l]);
+}
+
+/* ---- the command ---- */
+
+static const char what[] =
+	"Touch pages that are out: with Larder, with the kernel's peer, and what the machine could do at best. With --limit, touch more pages "
+	"than it holds.\v"
+	"Lists are measured in every combination. The defaults: --peer none, --pages 32768, --threads 1, --pattern random,sequential, --data mixed, "
+	"--limit none, --runs 5.";
+
+int fault_main(int argc, char **argv)
+{
+	static const struct contender *const bounds[] = { &contender_lz4, &contender_memcpy, &contender_ram, NULL };
+	struct options o = {
+		.pages = { 32768 },
+		.pages_count = 1,
+		.threads = { 1 },
+		.threads_count = 1,
+		.patterns = { TOUCH_RANDOM, TOUCH_SEQUENTIAL },
+		.patterns_count = 2,
+		.limits_count = 1,
+		.runs = 5,
+		.seed = 1,
+		.stride = 16,
+		.dir = "/var/tmp",
+	};
+	struct table t = { .benchmark = "fault", .figures = figures, .figures_count = FIGURES, .base = -1 };
+	struct memory_entrants entrants = { 0 };
+
+	options_parse(&o, argc, argv,
+		      TAKES_PEER | TAKES_PAGES | TAKES_THREADS | TAKES_PATTERN | TAKES_DATA | TAKES_LIMIT |
+			      TAKES_TOUCHES | TAKES_WRITES | TAKES_DIR | TAKES_SETTLE | TAKES_CONTENDERS,
+		      NULL, what);
+	memory_begin(&entrants, &t, &o, bounds);
+	options_describe(&o, t.head, sizeof(t.head), &t.options);
+	turns_expect("fault",
+		     t.columns_count * o.runs * o.pages_count * o.limits_count * o.patterns_count * o.threads_count);
+	run_all(&entrants, &t, &o);
+	turns_end();
+	return table_show(&t, o.json);
 }

@@ -143,7 +143,7 @@ static void *busy_thread(void *unused)
 struct faulter {
 	pthread_t thread;
 	const char *pages;
-	struct latency latency;
+	struct latency *latency;
 };
 
 static void *faulter_thread(void *arg)
@@ -156,7 +156,7 @@ static void *faulter_thread(void *arg)
 
 		(void)*(const volatile char *)(f->pages + i * PAGE_BYTES);
 		now = clock_ns();
-		latency_add(&f->latency, now - start);
+		latency_add(f->latency, now - start);
 		for (volatile int turn = 0; turn < WORK_BETWEEN_FAULTS; turn++)
 			;
 	}
@@ -190,16 +190,14 @@ static void start_handlers(const struct arrangement *a)
 
 static void summarise(struct faulter *faulters, unsigned count, figures result)
 {
-	struct latency all;
+	struct latency *all = latency_create();
 
-	latency_open(&all, FAULTS);
 	for (unsigned i = 0; i < count; i++)
-		latency_append(&all, &faulters[i].latency);
-	latency_sort(&all);
-	result[P50] = latency_quantile_us(&all, 0.5);
-	result[P90] = latency_quantile_us(&all, 0.9);
-	result[P99] = latency_quantile_us(&all, 0.99);
-	result[MEAN] = latency_mean_us(&all);
+		latency_append(all, faulters[i].latency);
+	result[P50] = latency_quantile_us(all, 0.5);
+	result[P90] = latency_quantile_us(all, 0.9);
+	result[P99] = latency_quantile_us(all, 0.99);
+	result[MEAN] = latency_mean_us(all);
 }
 
 static void measure(const struct arrangement *a, const struct load *l, figures result)
@@ -214,7 +212,7 @@ static void measure(const struct arrangement *a, const struct load *l, figures r
 	deadline_ns = clock_ns() + (uint64_t)(CELL_SECONDS * 1e9);
 	for (unsigned i = 0; i < l->faulters; i++) {
 		faulters[i].pages = region + (size_t)i * FAULTS * PAGE_BYTES;
-		latency_open(&faulters[i].latency, FAULTS);
+		faulters[i].latency = latency_create();
 		faulters[i].thread = start(faulter_thread, &faulters[i]);
 	}
 	for (unsigned i = 0; i < l->faulters; i++)

@@ -28,6 +28,7 @@ static const struct {
 	FIELD(evictions, "evictions"),
 	FIELD(limit_unmet_events, "limit_unmet_events"),
 	FIELD(compression_ratio, "compression_ratio"),
+	FIELD(density, "density"),
 	FIELD(disk_live_bytes, "disk.live_bytes"),
 	FIELD(disk_reads, "disk.reads"),
 	FIELD(disk_write_bytes, "disk.write_bytes"),

@@ -10,7 +10,7 @@
 struct larder_stat {
 	double limit_bytes, usage_bytes, peak_usage_bytes, allocated_bytes;
 	double faults, faults_stored, refaults, evictions, limit_unmet_events;
-	double compression_ratio;
+	double compression_ratio, density; /* content / compressed; compressed / the space for it */
 	double disk_live_bytes, disk_reads, disk_write_bytes, disk_read_p50_us;
 };
 

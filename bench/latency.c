@@ -1,68 +1,60 @@
 #include "latency.h"
 
 #include <err.h>
-#include <stdlib.h>
-#include <string.h>
+#include <math.h>
+#include <stddef.h>
 #include <sys/mman.h>
 
-void latency_open(struct latency *l, size_t capacity)
+struct latency *latency_create(void)
 {
-	size_t bytes = (capacity ? capacity : 1) * sizeof(*l->ns);
+	struct latency *l =
+		mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
-	*l = (struct latency){ .capacity = bytes / sizeof(*l->ns) };
-	l->ns = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (l->ns == MAP_FAILED)
-		err(2, "no memory for %zu latency samples", capacity);
+	if (l == MAP_FAILED)
+		err(2, "no memory for latencies");
+	mlock(l, sizeof(*l));
+	return l;
 }
 
-void latency_close(struct latency *l)
+void latency_destroy(struct latency *l)
 {
-	munmap(l->ns, l->capacity * sizeof(*l->ns));
-	*l = (struct latency){ 0 };
-}
-
-void latency_grow(struct latency *l)
-{
-	size_t bytes = l->capacity * sizeof(*l->ns);
-
-	l->ns = mremap(l->ns, bytes, 2 * bytes, MREMAP_MAYMOVE);
-	if (l->ns == MAP_FAILED)
-		err(2, "no memory for %zu latency samples", 2 * l->capacity);
-	l->capacity *= 2;
+	munmap(l, sizeof(*l));
 }
 
 void latency_append(struct latency *to, const struct latency *from)
 {
-	for (size_t i = 0; i < from->count; i++)
-		latency_add(to, from->ns[i]);
+	for (unsigned i = 0; i < LATENCY_BINS; i++)
+		to->bins[i] += from->bins[i];
+	to->count += from->count;
+	to->sum_ns += from->sum_ns;
+	if (from->max_ns > to->max_ns)
+		to->max_ns = from->max_ns;
 }
 
-static int compare(const void *a, const void *b)
+/* The middle of a bin: the inverse of what latency_add() does. */
+static double bin_us(unsigned bin)
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	unsigned shift = bin >> (LATENCY_HALF_BITS + 1) ? (bin >> LATENCY_HALF_BITS) - 1 : 0;
+	uint64_t low = (uint64_t)(bin - (shift << LATENCY_HALF_BITS)) << shift;
 
-	return (x > y) - (x < y);
-}
-
-void latency_sort(struct latency *l)
-{
-	qsort(l->ns, l->count, sizeof(*l->ns), compare);
+	return ((double)low + (double)((1ull << shift) - 1) / 2) / 1000;
 }
 
 double latency_quantile_us(const struct latency *l, double quantile)
 {
-	size_t i = (size_t)(quantile * (double)l->count);
+	uint64_t rank = (uint64_t)(quantile * (double)l->count), seen = 0;
 
-	if (!l->count)
-		return 0;
-	return (double)l->ns[i < l->count ? i : l->count - 1] / 1000;
+	if (rank >= l->count)
+		return (double)l->max_ns / 1000;
+	for (unsigned i = 0; i < LATENCY_BINS; i++) {
+		seen += l->bins[i];
+		if (seen > rank)
+			return fmin(bin_us(i), (double)l->max_ns / 1000);
+	}
+	return (double)l->max_ns / 1000;
 }
 
 double latency_mean_us(const struct latency *l)
 {
-	double sum = 0;
-
-	for (size_t i = 0; i < l->count; i++)
-		sum += l->ns[i];
-	return l->count ? sum / (double)l->count / 1000 : 0;
+	return l->count ? (double)l->sum_ns / (double)l->count / 1000 : 0;
 }

@@ -1,5 +1,6 @@
 /*
- * Progress of a phase on standard error: one line that is rewritten on a terminal, a line every two seconds elsewhere.
+ * Progress on standard error of what takes more than two seconds: a bar that is rewritten on a terminal, a line every
+ * ten seconds elsewhere.
  */
 #ifndef BENCH_PROGRESS_H
 #define BENCH_PROGRESS_H
@@ -11,6 +12,9 @@ struct progress {
 	double total;
 	uint64_t started_ns, shown_ns;
 };
+
+/* Not 0: nothing is shown, because somebody else does. */
+extern int progress_is_silent;
 
 /* `phase` and `unit` must stay valid. */
 void progress_start(struct progress *p, const char *phase, const char *unit, double total);

@@ -92,7 +92,7 @@ void ratio_pages_of_redis(struct ratio_pages *pages, uint64_t seed)
 {
 	struct records_written written;
 
-	server_start("/usr/bin/redis-server", NULL, NULL);
+	server_start("/usr/bin/redis-server", NULL, NULL, NULL);
 	records_plan(&written, seed, pages->max * RATIO_PAGE_BYTES);
 	client_load(&written, server_socket());
 	ratio_pages_of_process(pages, server_pid());

@@ -1,101 +1,140 @@
 /*
- * How fast, and at what cost in CPU time, Larder and the kernel push the same pages out: larder_reclaim() against
- * MADV_PAGEOUT to zram with lz4. Each round fills both buffers anew and pushes both out, in alternating order.
+ * How fast, and at what cost in CPU time, pages are taken out, and what RAM then holds them.
  *
- * CPU time is the whole process's, user and system: Larder compresses on its own thread, the kernel inside the system
- * call. "RAM held" is what the peer takes to hold the pages: all that it costs to have them out.
- *
- * "lz4 alone" is one thread that compresses the same pages where they are, and keeps nothing: what one reclaim thread
- * could reach if nothing else had to be done (with `taskset -c 0` Larder has no compressors beside it).
+ * CPU time is the whole process's, user and system: Larder compresses on threads of its own, the kernel inside the
+ * system call. "RAM that holds them" is all that it costs to have them out; of the kernel's tables only what it tells
+ * of is in it.
  */
+#include "bench.h"
 #include "clock.h"
-#include "paging.h"
+#include "compare.h"
+#include "diskstats.h"
+#include "fio.h"
+#include "memory.h"
 
-#include <lz4.h>
-#include <stdio.h>
-#include <sys/resource.h>
+#include <math.h>
+#include <unistd.h>
 
-enum { MAX_ROUNDS = 1000 };
+#define MIB ((double)(1 << 20))
 
-static const double target = 1.0; /* larder's speed / zram's speed */
+enum figure_index { GB_S, CALL_GB_S, CPU_US, HELD, RATIO, METADATA, DENSITY, WRITTEN, DEVICE, IDLE, FIGURES };
 
-struct samples {
-	double gb_s[MAX_ROUNDS], cpu_us_page[MAX_ROUNDS], held_mib[MAX_ROUNDS];
+static const struct figure figures[] = {
+	[GB_S] = { "out, until RAM is free", "GB/s", "gb_s" },
+	[CALL_GB_S] = { "out, until the call returns", "GB/s", "call_gb_s" },
+	[CPU_US] = { "CPU time a page", "us", "cpu_us" },
+	[HELD] = { "RAM that holds them", "MiB", "held_mib" },
+	[RATIO] = { "content / that RAM", "", "ratio" },
+	[METADATA] = { "tables a page", "bytes", "metadata_bytes" },
+	[DENSITY] = { "compressed / its space", "", "density" },
+	[WRITTEN] = { "written / taken out", "", "written" },
+	[DEVICE] = { "device wrote / taken out", "", "device_written" },
+	[IDLE] = { "CPU time while idle", "ms/s", "idle_ms_s" },
 };
 
-static struct samples samples[PEERS];
-static double speed_ratio[MAX_ROUNDS], held_ratio[MAX_ROUNDS], lz4_gb_s[MAX_ROUNDS], lz4_ratio[MAX_ROUNDS];
+/* ---- a contender's process ---- */
 
-static double cpu_seconds(void)
+static void measure_stats(const struct memory *m, double *to)
 {
-	struct rusage u;
+	double pages = (double)(m->setup.bytes / CONTENDER_PAGE_BYTES);
+	struct contender_stats s = { NAN, NAN, NAN, NAN, NAN };
 
-	getrusage(RUSAGE_SELF, &u);
-	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	m->contender->stats(&s);
+	if (s.held_bytes > 0) {
+		to[HELD] = s.held_bytes / MIB;
+		to[RATIO] = s.content_bytes / s.held_bytes;
+	}
+	to[METADATA] = s.metadata_bytes / pages;
+	to[DENSITY] = s.density;
+	to[WRITTEN] = s.written_bytes / (double)m->setup.bytes;
 }
 
-static double lz4_alone(const char *buffer, size_t bytes)
+/* Everybody's writes to the device, the filesystem's own included. */
+static void set_disk_figures(const struct memory *m, double *to, double call_seconds, double device_before)
 {
-	static LZ4_stream_t state;
-	char to[PAGING_PAGE_BYTES];
+	to[CALL_GB_S] = (double)m->setup.bytes / call_seconds / 1e9;
+	to[DEVICE] = (diskstats_written_bytes(m->setup.disk_dir) - device_before) / (double)m->setup.bytes;
+}
+
+static void measure_idle(const struct memory *m, struct turn *t)
+{
+	double cpu = turn_cpu_seconds(t, 0), seconds = m->options->idle_seconds;
 	uint64_t start = clock_ns();
 
-	for (size_t at = 0; at < bytes; at += PAGING_PAGE_BYTES)
-		LZ4_compress_fast_extState(&state, buffer + at, to, PAGING_PAGE_BYTES, PAGING_PAGE_BYTES / 8 * 7, 1);
-	return (double)bytes / seconds_since(start) / 1e9;
+	while (seconds_since(start) < seconds)
+		usleep((useconds_t)((seconds - seconds_since(start)) * 1e6) + 1);
+	t->figures[IDLE] = (turn_cpu_seconds(t, 0) - cpu) * 1e3 / seconds;
 }
 
-static void measure(const struct paging_options *o, enum peer peer, unsigned round)
+static void body(struct turn *t, void *arg)
 {
-	struct samples *s = &samples[peer];
-	double seconds, cpu, bytes;
+	struct memory *m = arg;
+	double seconds, call_seconds, cpu, device;
 	uint64_t start;
 
-	paging_fill(o, peer, round);
-	if (peer == PEER_LARDER)
-		lz4_gb_s[round] = lz4_alone(paging_buffer(peer), o->bytes);
-	cpu = cpu_seconds();
+	memory_open(m, t);
+	device = m->setup.disk_dir ? diskstats_written_bytes(m->setup.disk_dir) : NAN;
+	cpu = turn_cpu_seconds(t, 0);
 	start = clock_ns();
-	paging_push_out(o, peer);
+	call_seconds = m->contender->out();
 	seconds = seconds_since(start);
-	cpu = cpu_seconds() - cpu;
-	paging_settle(o, peer);
-	bytes = (double)paging_check_out(o, peer);
-	s->gb_s[round] = bytes / seconds / 1e9;
-	s->cpu_us_page[round] = cpu * 1e6 / (bytes / PAGING_PAGE_BYTES);
-	s->held_mib[round] = (double)paging_held_bytes(peer) / (1 << 20);
-	paging_check_contents(o, peer, round);
+	t->figures[CPU_US] = (turn_cpu_seconds(t, 0) - cpu) * 1e6 / (double)(m->setup.bytes / CONTENDER_PAGE_BYTES);
+	memory_settle(m);
+	memory_check_out(m);
+	t->figures[GB_S] = (double)m->setup.bytes / seconds / 1e9;
+	if (m->setup.disk_dir && m->contender->kind != CONTENDER_BOUND)
+		set_disk_figures(m, t->figures, call_seconds, device);
+	measure_stats(m, t->figures);
+	if (m->options->idle_seconds && m->contender->kind != CONTENDER_BOUND)
+		measure_idle(m, t);
+	memory_verify(m, t);
 }
 
-static void print_peer(enum peer peer, unsigned rounds)
+static void fio_body(struct turn *t, void *arg)
 {
-	struct samples *s = &samples[peer];
+	const struct memory *m = arg;
+	struct fio_speed write;
 
-	printf("%-10s%12.2f%16.2f%14.1f\n", paging_name(peer), paging_median(s->gb_s, rounds),
-	       paging_median(s->cpu_us_page, rounds), paging_median(s->held_mib, rounds));
+	close(fio_make_file(m->options->dir, m->setup.bytes, &write));
+	t->figures[GB_S] = write.mb_s / 1e3;
 }
 
-int main(int argc, char **argv)
-{
-	struct paging_options o = { .bytes = 128 << 20, .rounds = 7, .seed = 1 };
+/* ---- cases ---- */
 
-	paging_parse(argc, argv, "Push the same pages out with larder_reclaim() and with MADV_PAGEOUT to zram.", &o);
-	paging_begin(&o);
-	for (unsigned round = 0; round < o.rounds; round++) {
-		measure(&o, round % 2 ? PEER_LARDER : PEER_KERNEL, round);
-		measure(&o, round % 2 ? PEER_KERNEL : PEER_LARDER, round);
-		speed_ratio[round] = samples[PEER_LARDER].gb_s[round] / samples[PEER_KERNEL].gb_s[round];
-		lz4_ratio[round] = samples[PEER_LARDER].gb_s[round] / lz4_gb_s[round];
-		held_ratio[round] = samples[PEER_KERNEL].held_mib[round] / samples[PEER_LARDER].held_mib[round];
+static void run_case(const struct memory_entrants *e, struct table *t, const struct options *o, uint64_t pages)
+{
+	static struct memory memories[COLUMNS_MAX];
+	struct turn_setup setups[COLUMNS_MAX] = { 0 };
+	struct table_case *c = table_add_case(t, "%llu pages", (unsigned long long)pages);
+
+	json_object_object_add(c->parameters, "pages", json_object_new_int64((int64_t)pages));
+	for (unsigned i = 0; i < t->columns_count; i++) {
+		memory_set_up(&memories[i], o, e->contenders[i], pages, &(struct limit){ 0 });
+		setups[i] = (struct turn_setup){ memory_peer(&memories[i]), 0,
+						 e->contenders[i] == &contender_fio ? fio_body : body, &memories[i] };
 	}
-	printf("%-10s%12s%16s%14s\n", "", "GB/s", "CPU us a page", "MiB RAM held");
-	print_peer(PEER_KERNEL, o.rounds);
-	print_peer(PEER_LARDER, o.rounds);
-	putchar('\n');
-	printf("larder / lz4 alone (%.2f GB/s): %.2f\n", paging_median(lz4_gb_s, o.rounds),
-	       paging_median(lz4_ratio, o.rounds));
-	printf("RAM held: zram / larder %.2f\n", paging_median(held_ratio, o.rounds));
-	paging_print_target("speed", paging_median(speed_ratio, o.rounds), target, 0);
-	return 0;
+	compare_case(t, c, setups, o->runs, NULL);
+}
+
+static const char what[] =
+	"Take pages out: with Larder, with the kernel's peer (MADV_PAGEOUT), and as fast as the machine could do it.\v"
+	"The defaults: --peer none, --pages 32768, --data mixed, --runs 5.";
+
+int reclaim_main(int argc, char **argv)
+{
+	static const struct contender *const bounds[] = { &contender_lz4, &contender_memcpy, NULL };
+	struct options o = { .pages = { 32768 }, .pages_count = 1, .runs = 5, .seed = 1, .dir = "/var/tmp" };
+	struct table t = { .benchmark = "reclaim", .figures = figures, .figures_count = FIGURES, .base = -1 };
+	struct memory_entrants entrants = { 0 };
+
+	options_parse(&o, argc, argv,
+		      TAKES_PEER | TAKES_PAGES | TAKES_DATA | TAKES_IDLE | TAKES_DIR | TAKES_SETTLE | TAKES_CONTENDERS,
+		      NULL, what);
+	memory_begin(&entrants, &t, &o, bounds);
+	options_describe(&o, t.head, sizeof(t.head), &t.options);
+	turns_expect("reclaim", t.columns_count * o.runs * o.pages_count);
+	for (unsigned i = 0; i < o.pages_count; i++)
+		run_case(&entrants, &t, &o, o.pages[i]);
+	turns_end();
+	return table_show(&t, o.json);
 }

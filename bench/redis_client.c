@@ -88,11 +88,12 @@ static void finish_set(redisReply *reply)
 	freeReplyObject(reply);
 }
 
-/* Compare with what was written last, and count. */
-static void finish_get(redisReply *reply, const struct records_written *w, uint32_t index, struct client_result *result)
+/* Compare with the version that it must be, and count. */
+static void finish_get(redisReply *reply, const struct records_written *w, uint32_t index, uint32_t version,
+		       struct client_result *result)
 {
 	char expected[RECORD_ROOM_BYTES];
-	size_t bytes = record_value(expected, w->seed, index, w->versions[index]);
+	size_t bytes = record_value(expected, w->seed, index, version);
 
 	if (reply->type == REDIS_REPLY_ERROR)
 		server_lost(reply->str);
@@ -124,7 +125,7 @@ static void verify_batch(redisContext *c, const struct records_written *w, uint3
 	for (uint32_t i = start; i < batch_end(w, start); i++)
 		append_get(c, i);
 	for (uint32_t i = start; i < batch_end(w, start); i++)
-		finish_get(next_reply(c), w, i, result);
+		finish_get(next_reply(c), w, i, w->versions[i], result);
 }
 
 typedef void batch_fn(redisContext *c, const struct records_written *w, uint32_t start, struct client_result *result);
@@ -166,67 +167,84 @@ static atomic_int mix_over;
 struct mixer {
 	pthread_t thread;
 	uint32_t number;
+	const struct client_mixture *mix;
 	struct records_written *written;
 	redisContext *connection;
 	struct zipf zipf; /* over the keys that this thread owns */
 	struct random random;
-	struct latency latency;
+	struct latency *latency;
 	struct client_result result;
 };
 
-static void mix_write(struct mixer *m, uint32_t index)
-{
-	struct records_written *w = m->written;
-	redisReply *reply;
-	uint64_t start;
+/* A request that is under way: other writes to the same key may follow it. */
+struct request {
+	uint32_t index, version;
+	int is_write;
+};
 
-	m->result.bytes += append_set(m->connection, w, index, ++w->versions[index]);
-	start = clock_ns();
-	reply = next_reply(m->connection);
-	latency_add(&m->latency, clock_ns() - start);
-	finish_set(reply);
+static uint32_t draw_index(struct mixer *m)
+{
+	uint32_t own = m->mix->is_uniform ? random_below(&m->random, m->zipf.n) : zipf_draw(&m->zipf, &m->random);
+
+	return own * CLIENT_THREADS + m->number;
 }
 
-static void mix_read(struct mixer *m, uint32_t index)
+static struct request append_request(struct mixer *m)
 {
-	redisReply *reply;
+	struct records_written *w = m->written;
+	struct request q = { .index = draw_index(m), .is_write = random_below(&m->random, 100) < WRITE_PERCENT };
+
+	q.version = q.is_write ? ++w->versions[q.index] : w->versions[q.index];
+	if (q.is_write)
+		m->result.bytes += append_set(m->connection, w, q.index, q.version);
+	else
+		append_get(m->connection, q.index);
+	return q;
+}
+
+/* Latency is from sending the requests to each one's answer. */
+static void mix_batch(struct mixer *m)
+{
+	struct request requests[CLIENT_PIPELINE_MAX];
 	uint64_t start;
 
-	append_get(m->connection, index);
+	for (unsigned i = 0; i < m->mix->pipeline; i++)
+		requests[i] = append_request(m);
 	start = clock_ns();
-	reply = next_reply(m->connection);
-	latency_add(&m->latency, clock_ns() - start);
-	finish_get(reply, m->written, index, &m->result);
+	for (unsigned i = 0; i < m->mix->pipeline; i++) {
+		redisReply *reply = next_reply(m->connection);
+
+		latency_add(m->latency, clock_ns() - start);
+		if (requests[i].is_write)
+			finish_set(reply);
+		else
+			finish_get(reply, m->written, requests[i].index, requests[i].version, &m->result);
+	}
+	m->result.requests += m->mix->pipeline;
 }
 
 static void *mix_thread(void *arg)
 {
 	struct mixer *m = arg;
 
-	while (!atomic_load_explicit(&mix_over, memory_order_relaxed)) {
-		uint32_t index = zipf_draw(&m->zipf, &m->random) * CLIENT_THREADS + m->number;
-
-		if (random_below(&m->random, 100) < WRITE_PERCENT)
-			mix_write(m, index);
-		else
-			mix_read(m, index);
-		m->result.requests++;
-	}
+	while (!atomic_load_explicit(&mix_over, memory_order_relaxed))
+		mix_batch(m);
 	return NULL;
 }
 
-static void mixer_open(struct mixer *m, uint32_t number, struct records_written *w, const char *socket)
+static void mixer_open(struct mixer *m, uint32_t number, struct records_written *w, const char *socket,
+		       const struct client_mixture *mix)
 {
-	*m = (struct mixer){ .number = number, .written = w, .connection = connect_to(socket) };
+	*m = (struct mixer){ .number = number, .mix = mix, .written = w, .connection = connect_to(socket) };
 	zipf_init(&m->zipf, w->count / CLIENT_THREADS, skew);
 	m->random.state = random_mix(w->seed) + number;
-	latency_open(&m->latency, 1 << 20);
+	m->latency = latency_create();
 }
 
 static void mixer_close(struct mixer *m, struct latency *latency, struct client_result *sum)
 {
-	latency_append(latency, &m->latency);
-	latency_close(&m->latency);
+	latency_append(latency, m->latency);
+	latency_destroy(m->latency);
 	redisFree(m->connection);
 	sum->requests += m->result.requests;
 	sum->bytes += m->result.bytes;
@@ -248,8 +266,8 @@ static void wait_ticking(double seconds, void (*tick)(void *), void *arg)
 	progress_end(&progress);
 }
 
-struct client_result client_mix(struct records_written *w, const char *socket, double seconds, struct latency *latency,
-				void (*tick)(void *), void *arg)
+struct client_result client_mix(struct records_written *w, const char *socket, const struct client_mixture *mix,
+				struct latency *latency, void (*tick)(void *), void *arg)
 {
 	static struct mixer mixers[CLIENT_THREADS];
 	struct client_result sum = { 0 };
@@ -257,18 +275,17 @@ struct client_result client_mix(struct records_written *w, const char *socket, d
 
 	atomic_store(&mix_over, 0);
 	for (uint32_t i = 0; i < CLIENT_THREADS; i++)
-		mixer_open(&mixers[i], i, w, socket);
+		mixer_open(&mixers[i], i, w, socket, mix);
 	start = clock_ns();
 	for (uint32_t i = 0; i < CLIENT_THREADS; i++)
 		if (pthread_create(&mixers[i].thread, NULL, mix_thread, &mixers[i]))
 			errx(2, "cannot create a thread");
-	wait_ticking(seconds, tick, arg);
+	wait_ticking(mix->seconds, tick, arg);
 	atomic_store(&mix_over, 1);
 	for (uint32_t i = 0; i < CLIENT_THREADS; i++)
 		pthread_join(mixers[i].thread, NULL);
 	sum.seconds = seconds_since(start);
 	for (uint32_t i = 0; i < CLIENT_THREADS; i++)
 		mixer_close(&mixers[i], latency, &sum);
-	latency_sort(latency);
 	return sum;
 }

@@ -35,13 +35,20 @@ void records_free(struct records_written *w);
 /* Write version 0 of every record, pipelined, on one connection. */
 struct client_result client_load(struct records_written *w, const char *socket);
 
+enum { CLIENT_PIPELINE_MAX = 64 };
+
+struct client_mixture {
+	double seconds;
+	unsigned pipeline; /* requests under way at once on a connection */
+	int is_uniform;	   /* keys are drawn evenly; else by a Zipf distribution */
+};
+
 /*
- * 95 % reads, 5 % writes of a new version, keys by a Zipf distribution, for `seconds`; CLIENT_THREADS connections with
- * one request under way on each. Latencies are added to *latency, which is sorted. `tick` is called about four times a
- * second.
+ * 95 % reads, 5 % writes of a new version; CLIENT_THREADS connections. Latencies are added to *latency. `tick` is
+ * called about four times a second.
  */
-struct client_result client_mix(struct records_written *w, const char *socket, double seconds, struct latency *latency,
-				void (*tick)(void *), void *arg);
+struct client_result client_mix(struct records_written *w, const char *socket, const struct client_mixture *mix,
+				struct latency *latency, void (*tick)(void *), void *arg);
 
 /* Read every record and compare, pipelined, on one connection. */
 struct client_result client_verify(const struct records_written *w, const char *socket);

@@ -218,22 +218,22 @@ static void mix(struct column *column, struct records_written *w, double seconds
 {
 	static struct memory_watch watch;
 	struct client_result result;
-	struct latency latency;
+	struct latency *latency = latency_create();
 
 	watch.count = 0;
-	latency_open(&latency, 1 << 20);
-	result = client_mix(w, server_socket(), seconds, &latency, watch_memory, &watch);
+	result = client_mix(w, server_socket(), &(struct client_mixture){ .seconds = seconds, .pipeline = 1 }, latency,
+			    watch_memory, &watch);
 	watch_memory(&watch);
 	count_bad(column, &result);
 	column->mix_rate = (double)result.requests / result.seconds;
-	column->p50_us = latency_quantile_us(&latency, 0.5);
-	column->p90_us = latency_quantile_us(&latency, 0.9);
-	column->p99_us = latency_quantile_us(&latency, 0.99);
-	column->p99_9_us = latency_quantile_us(&latency, 0.999);
-	column->max_us = latency_quantile_us(&latency, 1);
+	column->p50_us = latency_quantile_us(latency, 0.5);
+	column->p90_us = latency_quantile_us(latency, 0.9);
+	column->p99_us = latency_quantile_us(latency, 0.99);
+	column->p99_9_us = latency_quantile_us(latency, 0.999);
+	column->max_us = latency_quantile_us(latency, 1);
 	column->steady_mib = steady_mib(&watch);
 	column->files_mib = (double)server_file_bytes() / MIB;
-	latency_close(&latency);
+	latency_destroy(latency);
 }
 
 static void verify(struct column *column, const struct records_written *w)
@@ -273,7 +273,7 @@ static void start_server(const struct options *o, int managed)
 	}
 	if (o->swap_encrypt)
 		options[n++] = "--swap-encrypt";
-	server_start(o->redis, managed ? o->larder : NULL, options);
+	server_start(o->redis, managed ? o->larder : NULL, options, NULL);
 }
 
 static struct column run(const struct options *o, int managed)

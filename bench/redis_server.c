@@ -20,7 +20,8 @@
 /* pid is 0 when no server runs, directory is "" when there is nothing to remove. */
 static struct {
 	volatile pid_t pid;
-	int exit_code; /* ours, when the server does not start */
+	int exit_code;	 /* ours, when the server does not start */
+	int killed_code; /* ours, when it is killed by SIGKILL */
 	char directory[64];
 	char socket[96], log[96], errors[96];
 } server;
@@ -201,16 +202,19 @@ static void wait_until_it_answers(void)
 	}
 }
 
-void server_start(const char *redis, const char *larder, const char *const *options)
+void server_start(const char *redis, const char *larder, const char *const *options, void (*before)(void))
 {
 	pid_t parent = getpid();
 
 	arm_clean_up();
 	make_directory();
 	server.exit_code = larder ? 1 : 2;
+	server.killed_code = before ? 128 + SIGKILL : 1;
 	server.pid = fork();
 	if (server.pid < 0)
 		err(2, "cannot fork");
+	if (server.pid == 0 && before)
+		before();
 	if (server.pid == 0)
 		become_server(parent, redis, larder, options);
 	wait_until_it_answers();
@@ -222,7 +226,7 @@ void server_lost(const char *what)
 {
 	static atomic_flag told = ATOMIC_FLAG_INIT;
 	char how[64] = "is still running";
-	int status;
+	int status = 0;
 
 	while (atomic_flag_test_and_set(&told))
 		pause(); /* another thread is telling */
@@ -230,7 +234,8 @@ void server_lost(const char *what)
 	if (server.pid && has_ended(&status))
 		describe(status, how);
 	show_last_words();
-	errx(1, "lost the server: %s; it %s", what, how);
+	errx(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? server.killed_code : 1, "lost the server: %s; it %s",
+	     what, how);
 }
 
 void server_stop(void)

@@ -13,12 +13,12 @@
 
 /*
  * Start `redis`; under `larder run OPTION...` when larder is not NULL (options ends with NULL, and has no more than
- * SERVER_OPTIONS_MAX). Returns when it answers on the socket.
- * Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server under Larder fails
- * otherwise.
+ * SERVER_OPTIONS_MAX). `before` is called in its process, before it becomes the server; NULL = nothing. Returns when it
+ * answers on the socket. Exits with 2 when a plain server does not start or `larder run` refuses, with 1 when a server
+ * under Larder fails otherwise.
  */
 enum { SERVER_OPTIONS_MAX = 12 };
-void server_start(const char *redis, const char *larder, const char *const *options);
+void server_start(const char *redis, const char *larder, const char *const *options, void (*before)(void));
 
 /* Ask it to end, wait, remove the directory. */
 void server_stop(void);
@@ -26,7 +26,8 @@ void server_stop(void);
 pid_t server_pid(void);
 const char *server_socket(void);
 
-/* Say what went wrong while talking to it, show its last words, exit with 1. */
+/* Say what went wrong while talking to it, show its last words, exit with 1; or with 128 + SIGKILL, when that has ended
+ * it and there was a `before`, which may have put it where processes are killed. */
 void server_lost(const char *what) __attribute__((noreturn));
 
 /* RAM mapped by the server now, how much of it is files (code, libraries), and the most ever (VmHWM); 0 when it cannot

@@ -2,28 +2,42 @@
 
 #include "clock.h"
 #include "random.h"
+#include "zipf.h"
 
 #include <err.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE_BYTES = 4096 };
+enum { TELL_EVERY = 1024 };
+static const double zipf_skew = 0.99;
 
-struct toucher {
-	pthread_t thread;
-	pthread_barrier_t *start;
-	const char *buffer;
-	size_t first, end; /* in order[] */
-	struct latency latency;
+static const char *const names[] = {
+	[TOUCH_RANDOM] = "random",
+	[TOUCH_SEQUENTIAL] = "sequential",
+	[TOUCH_STRIDE] = "stride",
+	[TOUCH_ZIPF] = "zipf",
 };
 
-static struct toucher touchers[TOUCH_MAX_THREADS];
+enum touch_pattern touch_parse(const char *name)
+{
+	for (unsigned i = 0; i < TOUCH_PATTERNS; i++)
+		if (!strcmp(name, names[i]))
+			return (enum touch_pattern)i;
+	errx(2, "there is no pattern '%s': choose random, sequential, stride or zipf", name);
+}
 
-/* The pages in the order in which they are touched. Not from malloc: that would be pushed out too. */
+const char *touch_name(enum touch_pattern pattern)
+{
+	return names[pattern];
+}
+
+/* ---- the order ---- */
+
 static uint32_t *order;
-static size_t order_pages;
+static size_t order_length;
 
-void touch_open(size_t pages)
+static void map_order(size_t pages)
 {
 	size_t bytes = pages * sizeof(*order);
 
@@ -31,74 +45,135 @@ void touch_open(size_t pages)
 	if (order == MAP_FAILED)
 		err(2, "no memory");
 	mlock(order, bytes); /* where it may: the kernel should not push it out either */
-	order_pages = pages;
 }
 
-void touch_order(enum touch_pattern pattern, uint64_t seed)
+static void plan_stride(size_t pages, unsigned stride)
 {
-	struct random r = { seed };
+	size_t n = 0;
 
-	for (size_t i = 0; i < order_pages; i++)
-		order[i] = (uint32_t)i;
-	for (size_t i = order_pages - 1; pattern == TOUCH_RANDOM && i > 0; i--) {
-		uint32_t j = random_below(&r, (uint32_t)i + 1), swap = order[i];
+	for (size_t first = 0; first < stride; first++)
+		for (size_t page = first; page < pages; page += stride)
+			order[n++] = (uint32_t)page;
+}
+
+static void plan_zipf(size_t pages, struct random *r)
+{
+	struct zipf z;
+
+	zipf_init(&z, (uint32_t)pages, zipf_skew);
+	for (size_t i = 0; i < pages; i++)
+		order[i] = zipf_draw(&z, r);
+}
+
+static void shuffle(size_t pages, struct random *r)
+{
+	for (size_t i = pages - 1; i > 0; i--) {
+		uint32_t j = random_below(r, (uint32_t)i + 1), swap = order[i];
 
 		order[i] = order[j];
 		order[j] = swap;
 	}
 }
 
-static void *touch(void *arg)
+void touch_prepare(const struct touch_plan *plan)
+{
+	struct random r = { random_mix(plan->seed) };
+
+	map_order(plan->pages);
+	plan_stride(plan->pages, plan->pattern == TOUCH_STRIDE ? plan->stride : 1);
+	if (plan->pattern == TOUCH_RANDOM)
+		shuffle(plan->pages, &r);
+	if (plan->pattern == TOUCH_ZIPF)
+		plan_zipf(plan->pages, &r);
+	order_length = plan->touches && plan->touches < plan->pages ? plan->touches : plan->pages;
+}
+
+size_t touch_count(void)
+{
+	return order_length;
+}
+
+/* ---- the threads ---- */
+
+struct toucher {
+	pthread_t thread;
+	pthread_barrier_t *start;
+	const struct touch_run *run;
+	size_t first, end; /* in order[] */
+	struct latency *latency;
+};
+
+static struct toucher touchers[TOUCH_MAX_THREADS];
+
+static void touch_page(const struct touch_run *run, size_t page, size_t turn)
+{
+	volatile char *p = run->buffer + page * TOUCH_PAGE_BYTES;
+
+	if (run->touch)
+		run->touch(page);
+	else if (random_mix(turn) % 100 < run->write_percent)
+		*p = *p;
+	else
+		(void)*p;
+}
+
+static void tell(const struct toucher *t, size_t i)
+{
+	double share = (double)(i - t->first) / (double)(t->end - t->first);
+
+	if (t == touchers && t->run->done && i % TELL_EVERY == 0)
+		atomic_store_explicit(t->run->done, t->run->done_before + share * (1 - t->run->done_before),
+				      memory_order_relaxed);
+}
+
+static void *toucher_thread(void *arg)
 {
 	struct toucher *t = arg;
 
 	pthread_barrier_wait(t->start);
 	for (size_t i = t->first; i < t->end; i++) {
-		const volatile char *page = t->buffer + (size_t)order[i] * PAGE_BYTES;
 		uint64_t start = clock_ns();
 
-		(void)*page;
-		latency_add(&t->latency, clock_ns() - start);
+		touch_page(t->run, order[i], i);
+		latency_add(t->latency, clock_ns() - start);
+		tell(t, i);
 	}
 	return NULL;
 }
 
-static void prepare(struct toucher *t, const char *buffer, unsigned number, unsigned threads)
+static void start_thread(const struct touch_run *run, unsigned number, pthread_barrier_t *start)
 {
-	t->buffer = buffer;
-	t->first = order_pages * number / threads;
-	t->end = order_pages * (number + 1) / threads;
-	latency_open(&t->latency, t->end - t->first);
-	mlock(t->latency.ns, t->latency.capacity * sizeof(*t->latency.ns));
+	struct toucher *t = &touchers[number];
+
+	t->run = run;
+	t->start = start;
+	t->first = order_length * number / run->threads;
+	t->end = order_length * (number + 1) / run->threads;
+	t->latency = latency_create();
+	if (pthread_create(&t->thread, NULL, toucher_thread, t))
+		errx(2, "cannot create a thread");
 }
 
-static void start_threads(const char *buffer, unsigned threads, pthread_barrier_t *start)
-{
-	pthread_barrier_init(start, NULL, threads + 1);
-	for (unsigned i = 0; i < threads; i++) {
-		prepare(&touchers[i], buffer, i, threads);
-		touchers[i].start = start;
-		if (pthread_create(&touchers[i].thread, NULL, touch, &touchers[i]))
-			errx(2, "cannot create a thread");
-	}
-}
-
-double touch_all(const char *buffer, unsigned threads, void (*push_out)(void *arg), void *arg, struct latency *all)
+double touch_all(const struct touch_run *run, struct latency *latency)
 {
 	pthread_barrier_t start;
 	uint64_t started;
 	double seconds;
 
-	start_threads(buffer, threads, &start);
-	push_out(arg);
+	pthread_barrier_init(&start, NULL, run->threads + 1);
+	for (unsigned i = 0; i < run->threads; i++)
+		start_thread(run, i, &start);
+	if (run->before)
+		run->before(run->arg);
 	started = clock_ns();
 	pthread_barrier_wait(&start);
-	for (unsigned i = 0; i < threads; i++)
+	for (unsigned i = 0; i < run->threads; i++)
 		pthread_join(touchers[i].thread, NULL);
 	seconds = seconds_since(started);
-	for (unsigned i = 0; i < threads; i++) {
-		latency_append(all, &touchers[i].latency);
-		latency_close(&touchers[i].latency);
+	for (unsigned i = 0; i < run->threads; i++) {
+		if (latency)
+			latency_append(latency, touchers[i].latency);
+		latency_destroy(touchers[i].latency);
 	}
 	pthread_barrier_destroy(&start);
 	return seconds;

@@ -5,26 +5,37 @@
  *   marks   larder_volatile() + larder_nonvolatile()   against   MADV_FREE + MADV_POPULATE_WRITE
  *   purges  larder_purge()                             against   MADV_DONTNEED, range by range
  *
- * Both sides hold written pages of 4 KiB and keep them through the marks; they take turns in one run. The kernel's side
- * has its best case: plain memory, nothing else mapped in between, nothing watching. What the kernel's pair does not
- * do - it does not say whether the content is still there - is not charged to it.
+ * All sides hold written pages of 4 KiB and keep them through the marks. The kernel's side has its best case: plain
+ * memory, nothing else mapped in between, nothing watching. What the kernel's pair does not do - it does not say
+ * whether the content is still there - is not charged to it.
  */
 #include "volatile.h"
 
-#include "numbers.h"
+#include "bench.h"
+#include "compare.h"
+#include "contender.h"
+#include "options.h"
+#include "table.h"
 
 #include <err.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define MIB ((size_t)1 << 20)
 
-enum { PAGE_BYTES = 4096, FILLING = 0x5a };
+enum { PAGE_BYTES = 4096, FILLING = 0x5a, MANY_RANGES = 10000 };
 
-/* ---- memory of both sides ---- */
+static const size_t sizes[] = { 4096, 65536, 1 << 20 };
+
+enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+
+static const struct figure figures[] = {
+	[VOLATILE_PAIR_NS] = { "a mark and its end", "ns", "pair_ns" },
+	[VOLATILE_PURGE_GB_S] = { "purge", "GB/s", "purge_gb_s" },
+};
+
+/* ---- memory of all sides ---- */
 
 int64_t volatile_check(int64_t result, const char *call)
 {
@@ -33,22 +44,30 @@ int64_t volatile_check(int64_t result, const char *call)
 	return result;
 }
 
-char *volatile_map_larder(const struct volatile_bench *b, size_t bytes)
+larder_pool *volatile_pool(void)
 {
-	void *p;
+	larder_pool *pool;
 
-	volatile_check(larder_pages_alloc(b->pool, bytes, &p), "larder_pages_alloc");
-	return p;
+	volatile_check(larder_start(&(struct larder_options){ .flags = LARDER_IGNORE_SYSTEM }), "larder_start");
+	volatile_check(larder_pool_create(&pool, NULL), "larder_pool_create");
+	return pool;
 }
 
-char *volatile_map_plain(size_t bytes)
+char **volatile_ranges(const struct volatile_turn *v, larder_pool *pool, size_t count)
 {
-	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char **ranges = calloc(count, sizeof(*ranges)), *plain = pool ? NULL : contender_map(count * v->range_bytes);
 
-	if (p == MAP_FAILED)
+	if (!ranges)
 		err(2, "no memory");
-	madvise(p, bytes, MADV_NOHUGEPAGE); /* both sides have pages of 4 KiB */
-	return p;
+	for (size_t i = 0; i < count; i++) {
+		void *range = plain ? plain + i * v->range_bytes : NULL;
+
+		if (pool)
+			volatile_check(larder_pages_alloc(pool, v->range_bytes, &range), "larder_pages_alloc");
+		volatile_write(range, v->range_bytes);
+		ranges[i] = range;
+	}
+	return ranges;
 }
 
 void volatile_write(char *p, size_t bytes)
@@ -65,123 +84,117 @@ size_t volatile_wrong_pages(const char *p, size_t bytes)
 	return wrong;
 }
 
-/* ---- output ---- */
+/* ---- cases ---- */
 
-const char *volatile_size_text(size_t bytes)
+/* By column; a case may have no use for one. */
+struct sides {
+	enum volatile_side of[COLUMNS_MAX];
+};
+
+static const char *size_text(size_t bytes)
 {
 	static char text[32];
 
-	if (bytes < MIB)
-		snprintf(text, sizeof(text), "%zu KiB", bytes / 1024);
-	else
-		snprintf(text, sizeof(text), "%zu MiB", bytes / MIB);
+	snprintf(text, sizeof(text), "%zu %s", bytes < MIB ? bytes / 1024 : bytes / MIB, bytes < MIB ? "KiB" : "MiB");
 	return text;
 }
 
-const char *volatile_verdict(struct volatile_bench *b, int met)
+static void run_case(const struct sides *sides, struct table *t, const struct options *o,
+		     void (*body)(struct turn *, void *), unsigned threads, size_t range_bytes, size_t ranges)
 {
-	b->missed += !met;
-	return met ? "met" : "MISSED";
+	struct volatile_turn turns[COLUMNS_MAX];
+	struct turn_setup setups[COLUMNS_MAX] = { 0 };
+	int marks = body == volatile_marks;
+	struct table_case *c =
+		table_add_case(t, "%s, %u thread%s, %zu range%s of %s", marks ? "marks" : "purges", threads,
+			       threads == 1 ? "" : "s", ranges, ranges == 1 ? "" : "s", size_text(range_bytes));
+
+	json_object_object_add(c->parameters, "of", json_object_new_string(marks ? "marks" : "purges"));
+	json_object_object_add(c->parameters, "threads", json_object_new_int((int)threads));
+	json_object_object_add(c->parameters, "range_bytes", json_object_new_int64((int64_t)range_bytes));
+	json_object_object_add(c->parameters, "ranges", json_object_new_int64((int64_t)ranges));
+	for (unsigned i = 0; i < t->columns_count; i++) {
+		turns[i] = (struct volatile_turn){ sides->of[i], range_bytes, ranges, threads };
+		if (marks || sides->of[i] != VOLATILE_REGISTERED)
+			setups[i] = (struct turn_setup){ NULL, 0, body, &turns[i] };
+	}
+	compare_case(t, c, setups, o->runs, NULL);
 }
 
-static void print_report(struct volatile_bench *b)
+static size_t most_ranges(const struct options *o, size_t range_bytes, size_t threads)
 {
-	json_object_object_add(b->report, "targets_missed", json_object_new_int(b->missed));
-	puts(json_object_to_json_string_ext(b->report, JSON_C_TO_STRING_PRETTY));
-	json_object_put(b->report);
+	size_t fit = o->pages[0] * PAGE_BYTES / range_bytes / threads;
+
+	return fit ? fit : 1;
 }
 
-/* ---- options ---- */
-
-static void print_usage(const char *program)
+static size_t many_ranges(const struct options *o, size_t range_bytes, size_t threads)
 {
-	printf("Usage: %s [OPTION...]\n"
-	       "Mark memory volatile, take it back and purge it, with Larder and with madvise(2).\n\n"
-	       "  --runs N           each runs all sides; medians are printed (default 5)\n"
-	       "  --threads N        marks by 1 to N threads (default 2)\n"
-	       "  --milliseconds N   at least, for each measurement of marks (default 100)\n"
-	       "  --working-set N    MiB of ranges at most, for the marks of many ranges (default 1024)\n"
-	       "  --megabytes N      MiB to purge at once (default 512)\n"
-	       "  --marks, --purges  only these\n"
-	       "  --check            exit with 1 when a target is missed\n"
-	       "  --json             a JSON document instead of tables\n",
-	       program);
+	size_t fit = most_ranges(o, range_bytes, threads);
+
+	return fit < MANY_RANGES ? fit : MANY_RANGES;
 }
 
-struct choice {
-	int marks, purges, check, json;
-};
-
-static void parse(int argc, char **argv, struct volatile_bench *b, struct choice *choice)
+static void run_all(const struct sides *sides, struct table *t, const struct options *o)
 {
-	const struct option known[] = {
-		{ "runs", required_argument, NULL, 'r' },
-		{ "threads", required_argument, NULL, 't' },
-		{ "milliseconds", required_argument, NULL, 'i' },
-		{ "working-set", required_argument, NULL, 'w' },
-		{ "megabytes", required_argument, NULL, 'm' },
-		{ "marks", no_argument, &choice->marks, 1 },
-		{ "purges", no_argument, &choice->purges, 1 },
-		{ "check", no_argument, &choice->check, 1 },
-		{ "json", no_argument, &choice->json, 1 },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
-	};
-	int c;
+	for (unsigned n = 0; n < o->threads_count; n++)
+		for (unsigned i = 0; i < SIZES; i++) {
+			unsigned threads = (unsigned)o->threads[n];
 
-	while ((c = getopt_long(argc, argv, "h", known, NULL)) != -1)
-		switch (c) {
-		case 0:
-			break;
-		case 'r':
-			b->runs = (unsigned)number_parse(optarg, "--runs", 1, SAMPLES_MAX);
-			break;
-		case 't':
-			b->max_threads = (unsigned)number_parse(optarg, "--threads", 1, 16);
-			break;
-		case 'i':
-			b->milliseconds = (unsigned)number_parse(optarg, "--milliseconds", 1, 60000);
-			break;
-		case 'w':
-			b->working_set_bytes = number_parse(optarg, "--working-set", 16, 65536) * MIB;
-			break;
-		case 'm':
-			b->purge_bytes = number_parse(optarg, "--megabytes", 1, 65536) * MIB;
-			break;
-		case 'h':
-			print_usage(argv[0]);
-			exit(0);
-		default:
-			exit(2);
+			run_case(sides, t, o, volatile_marks, threads, sizes[i], 1);
+			run_case(sides, t, o, volatile_marks, threads, sizes[i], many_ranges(o, sizes[i], threads));
 		}
-	if (optind < argc)
-		errx(2, "unexpected argument '%s'; try --help", argv[optind]);
-	if (!choice->marks && !choice->purges)
-		choice->marks = choice->purges = 1;
+	for (unsigned i = 0; i < SIZES; i++)
+		run_case(sides, t, o, volatile_purges, 1, sizes[i], most_ranges(o, sizes[i], 1));
 }
 
-int main(int argc, char **argv)
-{
-	struct volatile_bench b = {
-		.runs = 5,
-		.max_threads = 2,
-		.working_set_bytes = 1024 * MIB,
-		.purge_bytes = 512 * MIB,
-		.milliseconds = 100,
-	};
-	struct choice choice = { 0 };
+/* ---- the command ---- */
 
-	parse(argc, argv, &b, &choice);
-	volatile_check(larder_start(&(struct larder_options){ .flags = LARDER_IGNORE_SYSTEM }), "larder_start");
-	volatile_check(larder_pool_create(&b.pool, NULL), "larder_pool_create");
-	if (choice.json)
-		b.report = json_object_new_object();
-	if (choice.marks)
-		volatile_measure_marks(&b);
-	if (choice.purges)
-		volatile_measure_purges(&b);
-	if (b.report)
-		print_report(&b);
-	volatile_check(larder_pool_destroy(b.pool), "larder_pool_destroy");
-	return choice.check && b.missed ? 1 : 0;
+static void add(struct sides *s, struct table *t, const struct options *o, enum volatile_side side, const char *name,
+		const char *what)
+{
+	if (options_want(o, name))
+		s->of[table_add_column(t, name, what, 0)] = side;
+}
+
+static void add_columns(struct sides *s, struct table *t, const struct options *o)
+{
+	add(s, t, o, VOLATILE_MADVISE, "madvise", "marks: MADV_FREE + MADV_POPULATE_WRITE; purges: MADV_DONTNEED");
+	add(s, t, o, VOLATILE_LARDER, "larder", "larder_volatile() + larder_nonvolatile(); larder_purge()");
+	add(s, t, o, VOLATILE_REGISTERED, "registered", "madvise on memory that is registered with userfaultfd");
+	if (!t->columns_count)
+		errx(2, "--contenders: there is nobody called '%s' here", o->contenders);
+}
+
+static const char what[] =
+	"Mark memory volatile, take it back and purge it, with Larder and with madvise(2).\v"
+	"--pages is how much there is of it at most, for each side. The defaults: --pages 131072, --threads 1,2, --runs 5.";
+
+int volatile_main(int argc, char **argv)
+{
+	struct options o = {
+		.pages = { 131072 },
+		.pages_count = 1,
+		.threads = { 1, 2 },
+		.threads_count = 2,
+		.runs = 5,
+		.seed = 1,
+	};
+	struct table t = { .benchmark = "volatile", .figures = figures, .figures_count = VOLATILE_FIGURES, .base = -1 };
+	struct sides sides = { 0 };
+
+	options_parse(&o, argc, argv, TAKES_PEER | TAKES_PAGES | TAKES_THREADS | TAKES_CONTENDERS, NULL, what);
+	if (o.peer)
+		errx(2, "volatile is compared with madvise(2), which is always there: leave out --peer %s",
+		     o.peer->name);
+	if (o.pages_count > 1)
+		errx(2, "volatile takes one value of --pages");
+	add_columns(&sides, &t, &o);
+	snprintf(t.head, sizeof(t.head), "%llu pages at most; %u runs", (unsigned long long)o.pages[0], o.runs);
+	t.options = json_object_new_object();
+	json_object_object_add(t.options, "runs", json_object_new_int((int)o.runs));
+	turns_expect("volatile", t.columns_count * o.runs * SIZES * (2 * o.threads_count + 1));
+	run_all(&sides, &t, &o);
+	turns_end();
+	return table_show(&t, o.json);
 }

@@ -10,6 +10,8 @@ trap 'rm -rf "$dir"' EXIT
 DESTDIR='' cmake --install "$build" --prefix "$dir/usr" >/dev/null
 [ "$("$dir/usr/bin/larder" run --limit 64M -- echo hello)" = hello ]
 
+"$dir/usr/bin/larder" bench alloc --pages 1024 --runs 1 | grep -q "under larder run"
+
 cat >"$dir/main.c" <<'C'
 #include <larder/larder.h>
 #include <stdio.h>
@@ -102,7 +104,7 @@ declared=$("$cc" -E -P -I"$dir/usr/include" "$dir/usr/include/larder/larder.h" |
 exported=$(sed -n 's/@@LARDER_0\.2$//p' <<<"$symbols" | sort)
 diff <(echo "$declared") <(echo "$exported")
 
-for page in man1/larder.1 man3/larder.3 man7/larder-volatile.7; do
+for page in man1/larder.1 man1/larder-bench.1 man3/larder.3 man7/larder-volatile.7; do
 	[ -s "$dir/usr/share/man/$page" ]
 done
 for function in $declared; do

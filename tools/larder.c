@@ -21,6 +21,8 @@ static const char usage[] =
 	"                show where the memory of a running program is\n"
 	"  doctor [--json]\n"
 	"                say whether this machine can run Larder, and what to do if not\n"
+	"  bench BENCHMARK [OPTION...]\n"
+	"                measure on this machine whether Larder beats zram, zswap or a swap file; see larder-bench(1)\n"
 	"\n"
 	"  --help        show this text; larder COMMAND --help tells more\n"
 	"  --version     show the version\n"
@@ -53,6 +55,7 @@ static const struct {
 	{ "run", run_main },
 	{ "stat", stat_main },
 	{ "doctor", doctor_main },
+	{ "bench", bench_main },
 };
 
 static int dispatch(int argc, char **argv)

@@ -15,6 +15,7 @@ enum {
 int run_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
 int stat_main(int argc, char **argv);
+int bench_main(int argc, char **argv);
 
 /* "larder: COMMAND: ..." and a newline on standard error. Returns EXIT_LARDER. */
 int complain(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
