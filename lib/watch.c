@@ -287,7 +287,7 @@ long watch_read(struct watcher *w, struct uffd_msg *message)
 	uint64_t asked = w->attends ? 0 : sys_now_ns();
 	long n = w->attends ? attend(w, message) : wait_for_message(w, message, asked);
 
-	if (n == (long)sizeof(*message))
+	if (n == (long)sizeof(*message) && message->event == UFFD_EVENT_PAGEFAULT)
 		note(w, message, asked);
 	if (!atomic_load_explicit(&w->on_duty, memory_order_relaxed))
 		stop_attending(w);
