@@ -24,7 +24,7 @@ enum { LOCATE_EVERY = 64, AWAY_MAX = 2 };
 enum { IDLE_YIELD_NS = 1000, IDLE_LOOKS_MAX = 100 };
 
 /* A look is late when it comes so long after the last. Then the handler does not attend for so many times as long. */
-enum { LATE_NS = 200000, LATE_FACTOR = 100 };
+enum { LATE_NS = 200000, LATE_FACTOR = 20 };
 
 static struct {
 	struct watcher *watchers[WATCH_MAX];
