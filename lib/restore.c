@@ -204,6 +204,16 @@ static void report_lost(struct larder_memory *m, const struct larder_restorer *w
 	pressure_wake_reclaim(m);
 }
 
+/*
+ * A handler has to read a message that is not a fault before this page can be copied (EAGAIN), and gets to it only when
+ * no fault is left to read. So it wakes nobody: the thread would be back at once. The reclaim thread does, later.
+ */
+static void put_off(struct larder_memory *m, size_t index, uint64_t word)
+{
+	page_release(&m->region.pages[index], word);
+	pressure_ask_to_wake(m);
+}
+
 /* Returns 0, or -EAGAIN when the page has to be given up for now. */
 static long poison_mapping(struct larder_memory *m, const struct larder_restorer *w, size_t index)
 {
@@ -219,8 +229,7 @@ static long poison_mapping(struct larder_memory *m, const struct larder_restorer
 static void poison(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, int err)
 {
 	if (poison_mapping(m, w, index)) {
-		release(m, w, index, word);
-		wake(m, w, index);
+		put_off(m, index, word);
 		return;
 	}
 	report_lost(m, w, index, err);
@@ -236,7 +245,11 @@ void restore_trap(struct larder_memory *m, size_t index)
 
 	region_use(&m->region, region_chunk(&m->region, index));
 	if (page_acquire(page, &word, PAGE_RESTORING)) {
-		page_release(page, poison_mapping(m, &w, index) ? word : PAGE_POISONED | PAGE_TRAP);
+		if (poison_mapping(m, &w, index)) {
+			put_off(m, index, word);
+			return;
+		}
+		page_release(page, PAGE_POISONED | PAGE_TRAP);
 	}
 	restore_wake(m, index);
 }
@@ -252,9 +265,11 @@ static void refused(struct larder_memory *m, const struct larder_restorer *w, si
 	case -ENOENT: /* not registered: the program unmapped or replaced the range. Whoever touches it does not need
 			 us; keep what we have. */
 	case -EINVAL:
-	case -EAGAIN: /* a handler has to read a message first; the thread tries again */
 		release(m, w, index, word);
 		break;
+	case -EAGAIN:
+		put_off(m, index, word);
+		return;
 	case -ESRCH: /* the process is exiting */
 		for (;;)
 			sys_sleep_ns(RETRY_NS);

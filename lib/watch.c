@@ -24,7 +24,7 @@ enum { LOCATE_EVERY = 64, AWAY_MAX = 2 };
 enum { IDLE_YIELD_NS = 1000, IDLE_LOOKS_MAX = 100 };
 
 /* A look is late when it comes so long after the last. Then the handler does not attend for so many times as long. */
-enum { LATE_NS = 200000, LATE_FACTOR = 100 };
+enum { LATE_NS = 200000, LATE_FACTOR = 20 };
 
 static struct {
 	struct watcher *watchers[WATCH_MAX];
@@ -287,7 +287,7 @@ long watch_read(struct watcher *w, struct uffd_msg *message)
 	uint64_t asked = w->attends ? 0 : sys_now_ns();
 	long n = w->attends ? attend(w, message) : wait_for_message(w, message, asked);
 
-	if (n == (long)sizeof(*message))
+	if (n == (long)sizeof(*message) && message->event == UFFD_EVENT_PAGEFAULT)
 		note(w, message, asked);
 	if (!atomic_load_explicit(&w->on_duty, memory_order_relaxed))
 		stop_attending(w);
