@@ -236,6 +236,28 @@ static void forget(struct larder_region *r, struct larder_chunk *c, struct page_
 	}
 }
 
+/* Plugging the holes is left to inherit(). */
+static void release_part(struct larder_region *r, struct larder_chunk *c, struct page_span part, int arg)
+{
+	size_t end = part.first + part.pages;
+
+	(void)arg;
+	if (c->owner.kind != CHUNK_MAPPING || !chunk_is_marked(c, CHUNK_HAS_UNFORKED))
+		return;
+	for (size_t n; part.first < end; part.first += n) {
+		n = region_run(r->unforked, part.first, end);
+		if (region_bit(r->unforked, part.first))
+			mappings_release((struct page_span){ part.first, n });
+	}
+}
+
+void release_unforked(void)
+{
+	const struct page_span all = { 0, region_used_chunks(&mappings.memory->region) * CHUNK_PAGES };
+
+	for_each_chunk(all, release_part, 0);
+}
+
 void forget_advice(struct page_span span)
 {
 	for_each_chunk(span, forget, 0);

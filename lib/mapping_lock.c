@@ -90,6 +90,8 @@ long mapping_munlockall(void)
 void mapping_inherit(void)
 {
 	atomic_store(&mappings.locks_future, 0);
+	if (mapping_is_open())
+		release_unforked();
 }
 
 void mapping_handed_out(const void *addr, size_t bytes)

@@ -157,14 +157,17 @@ static void move_content(const struct move *m, size_t pages)
 
 	for (size_t done = 0, n; done < pages; done += n) {
 		char *from = m->from + done * PAGE_BYTES, *to = m->to + done * PAGE_BYTES;
+		uint64_t signals;
 
 		n = pages - done;
 		n = n < pages_to_chunk_end(from) ? n : pages_to_chunk_end(from);
 		n = n < pages_to_chunk_end(to) ? n : pages_to_chunk_end(to);
-		if (move_unwatched(from, to, n))
-			continue;
-		copy_piece(from, to, n);
-		discard_pages(mappings.memory, index_of(from), n, PAGE_FRESH, &dropped);
+		sys_block_signals(&signals); /* chunks are locked, pages are busy */
+		if (!move_unwatched(from, to, n)) {
+			copy_piece(from, to, n);
+			discard_pages(mappings.memory, index_of(from), n, PAGE_FRESH, &dropped);
+		}
+		sys_restore_signals(&signals);
 	}
 }
 
@@ -358,6 +361,7 @@ long mapping_mremap(char *from, size_t bytes, size_t new_bytes, int flags, char 
 {
 	struct move m = { .from = from, .to = to, .flags = flags };
 	struct page_span span;
+	long err;
 
 	m.from_pages = bytes / PAGE_BYTES + (bytes % PAGE_BYTES != 0);
 	m.to_pages = new_bytes / PAGE_BYTES + (new_bytes % PAGE_BYTES != 0);
@@ -377,5 +381,8 @@ long mapping_mremap(char *from, size_t bytes, size_t new_bytes, int flags, char 
 	m.prot = protection_of(span);
 	if (m.prot < 0)
 		return m.prot;
+	err = sys_mprotect(from, m.from_pages * PAGE_BYTES, m.prot); /* what is sealed (mseal) stays where it is */
+	if (err)
+		return err;
 	return flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) ? move(&m) : resize(&m);
 }

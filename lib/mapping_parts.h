@@ -78,6 +78,9 @@ long advise(struct page_span span, int advice);
 long lock_pages(struct page_span span, long number, long flags);
 long unlock_pages(struct page_span span);
 
+/* In a forked child: addresses of what was not to be in it are free. */
+void release_unforked(void);
+
 /* Forget what advise() and lock_pages() left behind. */
 void forget_advice(struct page_span span);
 

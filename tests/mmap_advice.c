@@ -196,7 +196,7 @@ static void pages_that_are_populated_are_in_core(void)
 	advise(p, 300, MADV_POPULATE_WRITE);
 	advise(p + 300 * PAGE, 200, MADV_POPULATE_READ);
 	EXPECT_SAME(mincore_pages(p, 500), 500);
-	EXPECT_SAME(mincore_pages(p + 500 * PAGE, AREA - 500), 0);
+	EXPECT_SAME(mincore_pages(p + (500 + AROUND) * PAGE, AREA - 500 - AROUND), 0);
 	EXPECT_CONTENT(p, 0, 100, 1);
 	EXPECT_ZEROES(p + 100 * PAGE, AREA - 100);
 	unmap(p, AREA);
@@ -235,6 +235,8 @@ static void huge_pages_before_pressure(void)
 {
 	unsigned char *p;
 
+	if (!is_first)
+		skip("there has been pressure");
 	if (!thp_is_on())
 		skip("transparent huge pages are off");
 	p = map(2 * AREA);
@@ -342,26 +344,34 @@ static void process_madvise_is_madvise(void)
 
 /* ---- mincore ---- */
 
-static void mincore_says_what_was_touched(void)
+enum { STRIDE = 64 };
+
+/* Of each STRIDE pages the first few have been touched. */
+static void expect_touched(void *at, size_t touched)
 {
 	static unsigned char is_there[AREA];
+
+	EXPECT(mincore(at, AREA * PAGE, is_there) == 0);
+	for (size_t i = 0; i < AREA; i++)
+		if (i % STRIDE < touched ? !(is_there[i] & 1) : is_there[i] & 1 && i % STRIDE >= touched + AROUND)
+			FAIL("page %zu: %d", i, is_there[i]);
+}
+
+static void mincore_says_what_was_touched(void)
+{
 	unsigned char *p = map(AREA);
 
 	advise(p, AREA, MADV_NOHUGEPAGE);
 	EXPECT_SAME(mincore_pages(p, AREA), 0);
-	for (size_t i = 0; i < AREA; i += 3)
-		fill(p + i * PAGE, i, 1, 1);
-	for (int round = 0; round < 2; round++) {
-		EXPECT(mincore(p, AREA * PAGE, is_there) == 0);
-		for (size_t i = 0; i < AREA; i++)
-			if ((is_there[i] & 1) != (i % 3 == 0))
-				FAIL("page %zu: %d", i, is_there[i]);
-		evict_all();
-	}
+	for (size_t i = 0; i < AREA; i += STRIDE)
+		fill(p + i * PAGE, i, 10, 1);
+	expect_touched(p, 10);
+	evict_all();
+	expect_touched(p, 10);
 	advise(p, AREA / 2, MADV_DONTNEED);
 	EXPECT_SAME(mincore_pages(p, AREA / 2), 0);
 	EXPECT_ZEROES(p + PAGE, 1); /* a page that was read is there, too */
-	EXPECT_SAME(mincore_pages(p, 2), 1);
+	EXPECT(mincore_pages(p + PAGE, 1) == 1 && mincore_pages(p, AREA / 2) <= 1 + AROUND);
 	unmap(p, AREA);
 }
 

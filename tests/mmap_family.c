@@ -29,6 +29,7 @@ static const struct check *const parts[] = { map_checks,     remap_checks,  advi
 					     protect_checks, signal_checks, fork_checks,   userfault_checks };
 
 static const char *current = "mmap_family";
+int is_first;
 static int expect_evictions;
 
 /* ---- saying what is wrong ---- */
@@ -57,6 +58,18 @@ void skip(const char *why)
 
 /* ---- memory ---- */
 
+static uint64_t *filler[FILLER_BLOCKS];
+
+/* Before addresses are freed: what malloc maps is not to be in the way of what is mapped there later. */
+static void make_filler(void)
+{
+	for (size_t i = 0; i < FILLER_BLOCKS; i++) {
+		if (!filler[i])
+			filler[i] = malloc(FILLER_BLOCK);
+		EXPECT(filler[i] != NULL);
+	}
+}
+
 unsigned char *map(size_t pages)
 {
 	unsigned char *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -72,8 +85,10 @@ void unmap(void *at, size_t pages)
 
 unsigned char *free_addresses(size_t pages)
 {
-	unsigned char *p = mmap(NULL, pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *p;
 
+	make_filler();
+	p = mmap(NULL, pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	EXPECT(p != MAP_FAILED);
 	unmap(p, pages);
 	return p;
@@ -141,22 +156,11 @@ unsigned char *map_filled(size_t pages)
 	return p;
 }
 
-static uint64_t *filler[FILLER_BLOCKS];
-
-/* Before anything else: what it has mapped is not in the way of what is mapped and unmapped later. */
-static void make_filler(void)
-{
-	for (size_t i = 0; i < FILLER_BLOCKS; i++) {
-		if (!filler[i])
-			filler[i] = malloc(FILLER_BLOCK);
-		EXPECT(filler[i] != NULL);
-	}
-}
-
 void evict_all(void)
 {
 	static uint64_t round;
 
+	make_filler();
 	for (int pass = 0; pass < FILLER_PASSES; pass++, round++)
 		for (size_t i = 0; i < FILLER_BLOCKS; i++)
 			for (size_t word = 0; word < FILLER_BLOCK / 8; word += WORDS / 4)
@@ -324,8 +328,8 @@ static const struct check eviction_check = CHECK(what_is_not_used_is_taken_out);
 /* In this process. */
 static void run_here(const struct check *check)
 {
+	is_first = check != &eviction_check && strcmp(current, "mmap_family") == 0;
 	current = check->name;
-	make_filler();
 	alarm(CHECK_SECONDS);
 	if (setjmp(skipped) == 0)
 		check->run();

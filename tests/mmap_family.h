@@ -34,6 +34,9 @@ extern const struct check map_checks[], remap_checks[], advice_checks[], lock_ch
 
 enum { AREA = 1024 }; /* pages of a usual subject: 4 MiB */
 
+/* So many pages behind one that is touched for the first time may come with it, as with a huge page. */
+enum { AROUND = 31 };
+
 /* ---- saying what is wrong ---- */
 
 __attribute__((noreturn, format(printf, 3, 4))) void fail_at(const char *file, int line, const char *format, ...);
@@ -65,6 +68,9 @@ __attribute__((noreturn, format(printf, 3, 4))) void fail_at(const char *file, i
 			FAIL("%s returned 0x%lx with errno %d, not -1 with %d (%s)", #call, result_, errno, (error),   \
 			     #error);                                                                                  \
 	} while (0)
+
+/* Has no other check run in this process? */
+extern int is_first;
 
 /* Leaves the check: the machine has not what it needs. */
 __attribute__((noreturn)) void skip(const char *why);

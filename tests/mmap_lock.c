@@ -67,7 +67,7 @@ static void locking_on_fault_fills_nothing(void)
 	fill(p, 0, 100, 1);
 	evict_all();
 	EXPECT_IN_RAM(p, 100);
-	EXPECT_SAME(mincore_pages(p, AREA), 100);
+	EXPECT(mincore_pages(p, 100) == 100 && mincore_pages(p, AREA) <= 100 + AROUND);
 	EXPECT_CONTENT(p, 0, 100, 1);
 	unmap(p, AREA);
 }

@@ -346,10 +346,10 @@ static void a_program_may_choose_its_addresses(void)
 	unmap(p, AREA);
 }
 
-/* Pages below the mapping that are touched become part of it. */
+/* Pages below the mapping that are touched become part of it, where nobody has anything. */
 static void a_stack_grows_down(void)
 {
-	unsigned char *p = free_addresses(2 * AREA), *stack = p + (2 * AREA - 64) * PAGE;
+	unsigned char *p = (unsigned char *)((uintptr_t)0x3220 << 28), *stack = p + (2 * AREA - 64) * PAGE;
 
 	EXPECT(mmap(stack, 64 * PAGE, READ_WRITE, ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN | MAP_STACK, -1, 0) == stack);
 	fill(stack, 64, 64, 1);
