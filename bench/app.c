@@ -188,13 +188,13 @@ static int run_arguments(const struct options *o)
 
 static const char what[] =
 	"Run programs in less memory than they need: redis, redis-pipelined, sqlite, chase and stream, or a command.\v"
-	"The defaults: --peer none, --pages 65536 (what the apps hold), --pattern zipf (of keys; random: all alike), --data json (of chase and "
+	"The defaults: --peer none, --pages 131072 (what the apps hold), --pattern zipf (of keys; random: all alike), --data json (of chase and "
 	"stream), --limit 50%, --seconds 5, --runs 3.";
 
 int app_main(int argc, char **argv)
 {
 	struct options o = {
-		.pages = { 65536 },
+		.pages = { 131072 },
 		.pages_count = 1,
 		.patterns = { TOUCH_ZIPF },
 		.patterns_count = 1,
