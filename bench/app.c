@@ -112,8 +112,7 @@ static void run_case(const struct program_entrants *e, struct table *t, const st
 	json_object_object_add(c->parameters, "limit_percent", limit_percent_json(limit, whole));
 	for (unsigned i = 0; i < t->columns_count; i++) {
 		turns[i] = (struct app_turn){ o, app, e->hows[i], load, program_limit(e->hows[i], bytes) };
-		setups[i] = (struct turn_setup){ e->hows[i] == PROGRAM_PEER ? o->peer : NULL, turns[i].limit_bytes,
-						 body, &turns[i] };
+		setups[i] = program_turn(o, e->hows[i], turns[i].limit_bytes, body, &turns[i]);
 	}
 	compare_case(t, c, setups, o->runs, finish);
 }
@@ -188,13 +187,13 @@ static int run_arguments(const struct options *o)
 
 static const char what[] =
 	"Run programs in less memory than they need: redis, redis-pipelined, sqlite, chase and stream, or a command.\v"
-	"The defaults: --peer none, --pages 65536 (what the apps hold), --pattern zipf (of keys; random: all alike), --data json (of chase and "
+	"The defaults: --peer none, --pages 131072 (what the apps hold), --pattern zipf (of keys; random: all alike), --data json (of chase and "
 	"stream), --limit 50%, --seconds 5, --runs 3.";
 
 int app_main(int argc, char **argv)
 {
 	struct options o = {
-		.pages = { 65536 },
+		.pages = { 131072 },
 		.pages_count = 1,
 		.patterns = { TOUCH_ZIPF },
 		.patterns_count = 1,

@@ -107,10 +107,10 @@ int cgroup_forbid_swap(const char *path, uint64_t limit_bytes)
 	return write_number(path, "memory.swappiness", 0);
 }
 
-void cgroup_wait_for_memory(const char *path)
+void cgroup_wait_for_memory(const char *path, int should_wait)
 {
 	if (is_v1(path))
-		write_number(path, "memory.oom_control", 1);
+		write_number(path, "memory.oom_control", should_wait != 0);
 }
 
 /* Lines of a name and a number; "under_oom 1" is what is looked for. */

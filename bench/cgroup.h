@@ -25,9 +25,9 @@ int cgroup_join(const char *path);
  * errno. */
 int cgroup_limit(const char *path, uint64_t bytes);
 
-/* Where the kernel can (version 1): let processes that it would kill for want of memory wait instead; and does one
- * wait? It goes on when the limit is raised. */
-void cgroup_wait_for_memory(const char *path);
+/* Where the kernel can (version 1): should processes that it would kill for want of memory wait instead? And does one
+ * wait? It goes on when the limit is raised. System calls that need memory do not wait: they fail. */
+void cgroup_wait_for_memory(const char *path, int should_wait);
 int cgroup_is_waiting(const char *path);
 
 /* RAM that its processes are charged for now. */

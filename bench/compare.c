@@ -1,6 +1,7 @@
 #include "compare.h"
 
-#include <stdio.h>
+#include <err.h>
+#include <string.h>
 
 static void take_turn(struct table *t, struct cell *cell, const struct turn_setup *s, const char *name, unsigned run,
 		      int (*finish)(struct turn *, const struct turn_setup *))
@@ -8,6 +9,8 @@ static void take_turn(struct table *t, struct cell *cell, const struct turn_setu
 	struct turn *turn;
 
 	cell->failed = turn_run(&turn, s, name, run, &cell->killed);
+	if (cell->failed > 128)
+		warnx("%s was ended by signal %d (%s)", name, cell->failed - 128, strsignal(cell->failed - 128));
 	if (cell->failed)
 		return;
 	if (finish)

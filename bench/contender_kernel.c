@@ -25,12 +25,20 @@ static struct {
 	uint64_t first_swapped;
 } kernel;
 
+/*
+ * Nothing but the buffer is to be pushed out: the benchmark's own memory is not what is measured, and where a cgroup's
+ * processes wait for memory, the kernel sends SIGSEGV to a thread whose restartable sequences (rseq(2)) it cannot bring
+ * back at that moment.
+ */
 static char *open_kernel(const struct contender_setup *s)
 {
 	kernel.setup = s;
 	kernel.first_swapped = swap_pages_out();
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
+		err(2, "mlockall");
 	turn_join_cgroup();
 	kernel.buffer = contender_map(s->bytes);
+	munlock(kernel.buffer, s->bytes);
 	return kernel.buffer;
 }
 

@@ -160,6 +160,7 @@ static struct turn_setup set_up_turn(struct fault_turn *f)
 		.limit_bytes = c->kind == CONTENDER_BOUND ? 0 : f->memory.setup.limit_bytes,
 		.body = c == &contender_fio ? fio_body : body,
 		.arg = f,
+		.waits_for_memory = 1,
 	};
 }
 

@@ -61,8 +61,7 @@ static void run_case(const struct program_entrants *e, struct table *t, const st
 	json_object_object_add(c->parameters, "limit_percent", limit_percent_json(limit, pages * PAGE_BYTES));
 	for (unsigned i = 0; i < t->columns_count; i++) {
 		turns[i] = (struct fork_turn){ e->hows[i], pages, program_limit(e->hows[i], bytes), o };
-		setups[i] = (struct turn_setup){ e->hows[i] == PROGRAM_PEER ? o->peer : NULL, turns[i].limit_bytes,
-						 body, &turns[i] };
+		setups[i] = program_turn(o, e->hows[i], turns[i].limit_bytes, body, &turns[i]);
 	}
 	compare_case(t, c, setups, o->runs, finish);
 }

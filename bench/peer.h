@@ -3,7 +3,7 @@
  * time of one benchmark; it is on only while the contender that uses it runs, and fresh each time.
  *
  * It needs root. Swap is a setting of the whole machine, so a second process keeps watch and puts everything back as it
- * was when the benchmark ends, however that ends. Only `kill -9` on the watcher itself prevents it.
+ * was when the benchmark ends, however that ends (watcher.h).
  */
 #ifndef BENCH_PEER_H
 #define BENCH_PEER_H

@@ -1,5 +1,5 @@
 /*
- * A swap file, of highest priority. After a `kill -9` of the watcher: `swapoff DIR/larder-bench-PID.swap`, and remove
+ * A swap file, of highest priority. Should one be left: `swapoff DIR/larder-bench-PID.swap`, and remove
  * it.
  */
 #include "peer_swapfile.h"

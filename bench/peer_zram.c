@@ -1,7 +1,7 @@
 /*
  * zram: a block device in RAM that compresses, here with lz4, as the swap area of highest priority.
  *
- * After a `kill -9` of the watcher, `swapoff /dev/zramN; echo 1 > /sys/block/zramN/reset` puts things back.
+ * Should one be left: `swapoff /dev/zramN; echo 1 > /sys/block/zramN/reset`.
  */
 #include "peer.h"
 #include "swap.h"

@@ -2,7 +2,7 @@
  * zswap: a compressed pool in RAM in front of a swap file, with lz4 where the kernel has it, else with the compressor
  * that is set. Every parameter that is changed gets its old value back.
  *
- * After a `kill -9` of the watcher: what the swap file says, and the values in /sys/module/zswap/parameters.
+ * Should something be left: what the swap file says, and the values in /sys/module/zswap/parameters.
  */
 #include "cgroup.h"
 #include "peer.h"

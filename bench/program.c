@@ -77,6 +77,17 @@ uint64_t program_limit(enum program_how how, uint64_t limit_bytes)
 	return how == PROGRAM_PEER || how == PROGRAM_LARDER ? limit_bytes : 0;
 }
 
+struct turn_setup program_turn(const struct options *o, enum program_how how, uint64_t limit_bytes,
+			       void (*body)(struct turn *, void *), void *arg)
+{
+	return (struct turn_setup){
+		.peer = how == PROGRAM_PEER ? o->peer : NULL,
+		.limit_bytes = limit_bytes,
+		.body = body,
+		.arg = arg,
+	};
+}
+
 /* ---- running ---- */
 
 size_t program_larder_options(uint64_t limit_bytes, const char *to[PROGRAM_OPTIONS_MAX])

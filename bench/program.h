@@ -39,6 +39,10 @@ void program_begin(const struct options *o);
 /* The limit that holds for one of them: the plain ones have none. */
 uint64_t program_limit(enum program_how how, uint64_t limit_bytes);
 
+/* A turn of one of them. */
+struct turn_setup program_turn(const struct options *o, enum program_how how, uint64_t limit_bytes,
+			       void (*body)(struct turn *, void *), void *arg);
+
 /*
  * In a turn's process: start argv, whose memory counts from now on, and wait for its end; standard output goes to
  * `output` (-1: nowhere). Exits with its exit code when that is not 0. limit_bytes = 0: `larder run` gets a limit that

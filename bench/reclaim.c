@@ -110,8 +110,11 @@ static void run_case(const struct memory_entrants *e, struct table *t, const str
 	json_object_object_add(c->parameters, "pages", json_object_new_int64((int64_t)pages));
 	for (unsigned i = 0; i < t->columns_count; i++) {
 		memory_set_up(&memories[i], o, e->contenders[i], pages, &(struct limit){ 0 });
-		setups[i] = (struct turn_setup){ memory_peer(&memories[i]), 0,
-						 e->contenders[i] == &contender_fio ? fio_body : body, &memories[i] };
+		setups[i] = (struct turn_setup){
+			.peer = memory_peer(&memories[i]),
+			.body = e->contenders[i] == &contender_fio ? fio_body : body,
+			.arg = &memories[i],
+		};
 	}
 	compare_case(t, c, setups, o->runs, NULL);
 }

@@ -20,8 +20,8 @@
 /* pid is 0 when no server runs, directory is "" when there is nothing to remove. */
 static struct {
 	volatile pid_t pid;
-	int exit_code;	 /* ours, when the server does not start */
-	int killed_code; /* ours, when it is killed by SIGKILL */
+	int exit_code;	/* ours, when the server does not start */
+	int is_limited; /* in a cgroup, where the kernel may end it */
 	char directory[64];
 	char socket[96], log[96], errors[96];
 } server;
@@ -209,7 +209,7 @@ void server_start(const char *redis, const char *larder, const char *const *opti
 	arm_clean_up();
 	make_directory();
 	server.exit_code = larder ? 1 : 2;
-	server.killed_code = before ? 128 + SIGKILL : 1;
+	server.is_limited = before != NULL;
 	server.pid = fork();
 	if (server.pid < 0)
 		err(2, "cannot fork");
@@ -221,6 +221,12 @@ void server_start(const char *redis, const char *larder, const char *const *opti
 }
 
 /* ---- ending ---- */
+
+/* Where the kernel may end it for want of memory, the caller of the caller can tell that from other ends. */
+static int lost_exit_code(int status)
+{
+	return WIFSIGNALED(status) && server.is_limited ? 128 + WTERMSIG(status) : 1;
+}
 
 void server_lost(const char *what)
 {
@@ -234,8 +240,7 @@ void server_lost(const char *what)
 	if (server.pid && has_ended(&status))
 		describe(status, how);
 	show_last_words();
-	errx(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL ? server.killed_code : 1, "lost the server: %s; it %s",
-	     what, how);
+	errx(lost_exit_code(status), "lost the server: %s; it %s", what, how);
 }
 
 void server_stop(void)

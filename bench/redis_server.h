@@ -26,8 +26,8 @@ void server_stop(void);
 pid_t server_pid(void);
 const char *server_socket(void);
 
-/* Say what went wrong while talking to it, show its last words, exit with 1; or with 128 + SIGKILL, when that has ended
- * it and there was a `before`, which may have put it where processes are killed. */
+/* Say what went wrong while talking to it, show its last words, exit with 1; with 128 and the signal, when one has
+ * ended it and there was a `before`, which may have put it where the kernel ends processes for want of memory. */
 void server_lost(const char *what) __attribute__((noreturn));
 
 /* RAM mapped by the server now, how much of it is files (code, libraries), and the most ever (VmHWM); 0 when it cannot

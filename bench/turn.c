@@ -244,13 +244,19 @@ static int run_once(struct turn *t, const struct turn_setup *s, unsigned run)
 	turn_group = s->peer ? cgroup : "";
 	if (s->peer) {
 		set_limit(t, s->limit_bytes ? s->limit_bytes : 1ull << 50, &limit_now);
-		cgroup_wait_for_memory(turn_group);
+		cgroup_wait_for_memory(turn_group, s->waits_for_memory);
 		s->peer->on();
 	}
 	status = wait_and_hold(t, s, start(t, s), &limit_now);
 	if (s->peer)
 		s->peer->off();
 	return status;
+}
+
+/* SIGSEGV: in a thread that waits for memory, when the kernel has to write for it (rseq(2)). */
+static int is_for_want_of_memory(int status)
+{
+	return status == 128 + SIGKILL || status == 128 + SIGSEGV;
 }
 
 int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, unsigned run, unsigned *killed)
@@ -262,7 +268,7 @@ int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, u
 		shared = make_turn();
 	*turn = shared;
 	status = run_once(shared, s, run);
-	for (unsigned n = 0; n < OOM_REPEATS && status == 128 + SIGKILL && s->peer; n++) {
+	for (unsigned n = 0; n < OOM_REPEATS && is_for_want_of_memory(status) && s->peer; n++) {
 		++*killed;
 		warnx("%s was killed in its cgroup; again", name);
 		status = run_once(shared, s, run);

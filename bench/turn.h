@@ -41,6 +41,8 @@ struct turn_setup {
 	void (*body)(struct turn *,
 		     void *); /* what the contender's process does; exits with another status than 0 when it fails */
 	void *arg;
+	int waits_for_memory; /* rather than be killed by the kernel, where that is possible: it makes no system calls
+				 then */
 };
 
 /* Prepare the peer (NULL = none) for `bytes`, make a cgroup for it and go on under a watcher. Exits with 2. */
@@ -51,7 +53,7 @@ void turns_expect(const char *benchmark, unsigned count);
 void turns_end(void);
 
 /*
- * Run the body in a process. Returns its exit status, or 128 and the signal that ended it. The OOM killer
+ * Run the body in a process. Returns its exit status, or 128 and the signal that ended it. The kernel
  * sometimes ends a process whose cgroup is at its limit though there is still something to reclaim; then the turn is
  * repeated, a few times, and *killed counts them.
  */

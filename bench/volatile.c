@@ -116,7 +116,7 @@ static void run_case(const struct sides *sides, struct table *t, const struct op
 	for (unsigned i = 0; i < t->columns_count; i++) {
 		turns[i] = (struct volatile_turn){ sides->of[i], range_bytes, ranges, threads };
 		if (marks || sides->of[i] != VOLATILE_REGISTERED)
-			setups[i] = (struct turn_setup){ NULL, 0, body, &turns[i] };
+			setups[i] = (struct turn_setup){ .body = body, .arg = &turns[i] };
 	}
 	compare_case(t, c, setups, o->runs, NULL);
 }

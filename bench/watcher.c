@@ -2,6 +2,7 @@
 
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,11 +36,60 @@ static int wait_for_child(void)
 	return status;
 }
 
+/* ---- when the watcher itself is killed ---- */
+
+/*
+ * A guardian, in a session of its own so that what is sent to the process group does not reach it: `timeout -s KILL`
+ * kills watcher and child at once. It waits for the watcher's word that all is done, or for its end without.
+ */
+static struct {
+	pid_t pid;
+	int word; /* the watcher's end of a pipe */
+} guardian;
+
+static void guard(int word, void (*undo)(void))
+{
+	char done;
+
+	setsid();
+	set_handlers(SIG_IGN);
+	if (read(word, &done, 1) == 0)
+		undo();
+	_exit(0);
+}
+
+static void start_guardian(void (*undo)(void))
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC))
+		err(2, "pipe");
+	guardian.pid = fork();
+	if (guardian.pid < 0)
+		err(2, "cannot fork");
+	if (guardian.pid == 0) {
+		close(ends[1]);
+		guard(ends[0], undo);
+	}
+	close(ends[0]);
+	guardian.word = ends[1];
+}
+
+static void dismiss_guardian(void)
+{
+	if (write(guardian.word, "", 1) != 1)
+		warn("the guardian");
+	waitpid(guardian.pid, NULL, 0);
+}
+
+/* ---- the watcher ---- */
+
 static void watch(void (*undo)(void))
 {
 	int status = wait_for_child();
 
 	undo();
+	dismiss_guardian();
 	if (WIFSIGNALED(status))
 		errx(128 + WTERMSIG(status), "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	exit(WEXITSTATUS(status));
@@ -55,11 +105,13 @@ void watcher_begin(void (*undo)(void))
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	set_handlers(forward);
+	start_guardian(undo);
 	pid = fork();
 	if (pid < 0)
 		err(2, "cannot fork");
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(guardian.word);
 		set_handlers(SIG_DFL);
 	}
 	child = pid;

@@ -1,6 +1,6 @@
 /*
- * A second process that puts the machine back as it was when a benchmark ends, however that ends. Only `kill -9` on the
- * watcher itself prevents it.
+ * A second process that puts the machine back as it was when a benchmark ends, however that ends: a third one, which
+ * nobody knows of, does it when the watcher is killed, too.
  */
 #ifndef BENCH_WATCHER_H
 #define BENCH_WATCHER_H

@@ -158,6 +158,14 @@ if [ "${PEERS:-}" = yes ] && [ "$(id -u)" = 0 ]; then
 		kill -INT $pid
 		wait $pid
 		state | diff "$dir/before" - || complain "after an interrupt, --peer $peer has left something behind"
+		# All of its processes at once, as timeout does it.
+		checks=$((checks + 1))
+		timeout -s KILL 3 "$larder" bench fault --peer $peer --pages 65536 --runs 50 --contenders $peer >"$dir/out" 2>&1
+		for ((i = 0; i < 50; i++)); do
+			state | cmp -s "$dir/before" - && break
+			sleep 0.1
+		done
+		state | diff "$dir/before" - || complain "after a kill, --peer $peer has left something behind"
 	done
 	measures peer-app "plain zram larder" app chase --peer zram --pages 8192 --runs 1 --seconds 1 --limit 60%
 	state | diff "$dir/before" - || complain "something is left behind"
