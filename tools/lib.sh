@@ -3,7 +3,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 packages=(build-essential cmake pkg-config liburing-dev liblz4-dev libsodium-dev libxxhash-dev libjemalloc-dev libjemalloc2 libcmocka-dev libjson-c-dev
-	libhiredis-dev libsqlite3-dev redis-server redis-tools fio gnuplot-nox libcap2-bin groff-base util-linux procps)
+	libhiredis-dev libsqlite3-dev python3 redis-server redis-tools fio gnuplot-nox libcap2-bin groff-base util-linux procps)
 
 started=$SECONDS
 
