@@ -137,10 +137,6 @@ static inline int sys_getpid(void)
 	return (int)sys_call3(SYS_getpid, 0, 0, 0);
 }
 
-/*
- * For as long as a program thread holds what a handler of the program's may need, were it only to map or to touch
- * memory: the handler would wait for the thread that it runs on.
- */
 static inline void sys_set_signals(const uint64_t *to, uint64_t *was)
 {
 	enum { SETMASK = 2 }; /* <signal.h> declares read() */
@@ -148,11 +144,17 @@ static inline void sys_set_signals(const uint64_t *to, uint64_t *was)
 	sys_call6(SYS_rt_sigprocmask, SETMASK, (long)to, (long)was, sizeof(*to), 0, 0);
 }
 
+/*
+ * For as long as a program thread holds what a handler of the program's may need, were it only to map or to touch
+ * memory: the handler would wait for the thread that it runs on. All signals but SIGABRT, by which a panic of an internal
+ * thread ends the process.
+ */
 static inline void sys_block_signals(uint64_t *was)
 {
-	static const uint64_t all = ~(uint64_t)0;
+	enum { ABORT = 6 };
+	static const uint64_t others = ~((uint64_t)1 << (ABORT - 1));
 
-	sys_set_signals(&all, was);
+	sys_set_signals(&others, was);
 }
 
 static inline void sys_restore_signals(const uint64_t *was)

@@ -164,6 +164,7 @@ static long clone_thread(unsigned long flags, struct start *start, void *tls)
 
 int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flags)
 {
+	static const uint64_t all = ~(uint64_t)0;
 	unsigned long clone_flags = CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS;
 	char *map = sys_map(MAP_BYTES);
 	struct control_block *tcb;
@@ -185,7 +186,7 @@ int thread_start(const char *name, void (*run)(void *), void *arg, unsigned flag
 
 	if (!(flags & THREAD_OWN_FILES))
 		clone_flags |= CLONE_FILES;
-	sys_block_signals(&old);
+	sys_set_signals(&all, &old); /* the thread keeps them blocked for good */
 	tid = clone_thread(clone_flags, start, tcb);
 	sys_restore_signals(&old);
 	if (tid < 0) {
