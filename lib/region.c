@@ -542,6 +542,8 @@ int region_watch_again(const struct larder_region *r, int uffd, int inline_uffd)
 	return err;
 }
 
+enum { CHECK_TRIES = 200, CHECK_PAUSE_NS = 5000000 };
+
 static enum larder_page_kind kind_of(uint64_t word)
 {
 	switch (page_state(word)) {
@@ -560,7 +562,8 @@ static enum larder_page_kind kind_of(uint64_t word)
 	}
 }
 
-void region_check(const struct larder_region *r)
+/* What is wrong with the table, or NULL. */
+static const char *find_violation(const struct larder_region *r, int64_t *detail)
 {
 	int64_t count[LARDER_PAGES_KINDS] = { 0 };
 	size_t chunks = region_used_chunks(r), watched = 0;
@@ -569,14 +572,37 @@ void region_check(const struct larder_region *r)
 		if (!chunk_is_watched(&r->chunks[c]))
 			continue;
 		watched++;
-		for (size_t i = c * CHUNK_PAGES; i < (c + 1) * CHUNK_PAGES; i++)
-			count[kind_of(page_load(&r->pages[i]))]++;
+		for (size_t i = c * CHUNK_PAGES; i < (c + 1) * CHUNK_PAGES; i++) {
+			uint64_t word = page_load(&r->pages[i]);
+
+			*detail = (int64_t)word;
+			if (page_is_busy(word))
+				return "page busy during a check of the table";
+			count[kind_of(word)]++;
+		}
 	}
-	for (int kind = LARDER_PAGES_RESIDENT; kind < LARDER_PAGES_KINDS; kind++)
+	for (int kind = LARDER_PAGES_RESIDENT; kind < LARDER_PAGES_KINDS; kind++) {
+		*detail = kind;
 		if (count[kind] != atomic_load(&r->count[kind]))
-			log_panic("page counter does not match the table", kind);
-	if (watched != atomic_load(&r->watched_chunks))
-		log_panic("watched chunks do not match the table", (int64_t)watched);
+			return "page counter does not match the table";
+	}
+	*detail = (int64_t)watched;
+	return watched == atomic_load(&r->watched_chunks) ? NULL : "watched chunks do not match the table";
+}
+
+/* A handler may not have finished when the thread that it has served is here already. */
+void region_check(const struct larder_region *r)
+{
+	const char *violation = "";
+	int64_t detail = 0;
+
+	for (int tries = 0; tries < CHECK_TRIES && violation; tries++) {
+		if (tries)
+			sys_sleep_ns(CHECK_PAUSE_NS);
+		violation = find_violation(r, &detail);
+	}
+	if (violation)
+		log_panic(violation, detail);
 }
 
 void region_recount(struct larder_region *r)

@@ -255,8 +255,8 @@ static inline uint64_t region_metadata_bytes(const struct larder_region *r)
 }
 
 /*
- * Check the whole table against its invariants and the counters; no eviction, fault or discard may be under way.
- * Panics on a violation. For tests and debug builds.
+ * Check the whole table against its invariants and the counters; no eviction or discard may be under way, and no
+ * fault but one that is being finished. Panics on a violation that stays. For tests and debug builds.
  */
 void region_check(const struct larder_region *r);
 
