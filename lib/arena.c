@@ -338,9 +338,13 @@ static int start_purger(void)
 	return -err;
 }
 
+/* Without the thread the allocator keeps what is free for longer. AddressSanitizer does not make its locks free in a
+ * forked child, so a thread that is made there may wait for one that the parent's threads held. */
 void arena_inherit(void)
 {
-	start_purger(); /* without it the allocator keeps what is free for longer */
+#ifndef __SANITIZE_ADDRESS__
+	start_purger();
+#endif
 }
 
 int arena_install(const struct arena_allocator *a, struct larder_memory *m, struct larder_reclaim *r)
