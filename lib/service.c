@@ -78,6 +78,8 @@ static void reclaim_main(void *arg)
 		sizeof(struct larder_stats) + compress_cost_bytes(&s->memory.compress) +
 		(uint64_t)(handlers + 1 + (int)s->memory.swap_in.nreaders) * (THREAD_COST_BYTES + RESTORER_COST_BYTES);
 	s->result = handlers < 0 ? handlers : 0;
+	if (handlers < 0 && s->memory.uffd >= 0) /* readers may live on and keep it, and unmapping would wait for them */
+		sys_close(s->memory.uffd);
 	if (handlers < 0 && !s->is_inherited && s->memory.swap_in.nreaders == 0)
 		store_close(&s->memory.store); /* here, because its descriptors are this thread's */
 	event_post(&s->ready);
