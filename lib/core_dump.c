@@ -21,7 +21,7 @@ static struct larder_reclaim *reclaim;
 static int is_away(size_t index)
 {
 	uint64_t word = page_load(&memory->region.pages[index]);
-	enum page_state state = page_state(page_is_busy(word) ? page_word_before(word) : word);
+	enum page_state state = page_holder(word);
 
 	return state == PAGE_STAGED || state == PAGE_STORED;
 }

@@ -464,7 +464,7 @@ static long advise_mapped(struct page_span span, int advice)
 static int holds_something(const struct larder_page *page)
 {
 	uint64_t word = page_load(page);
-	enum page_state state = page_state(page_is_busy(word) ? page_word_before(word) : word);
+	enum page_state state = page_holder(word);
 
 	return state == PAGE_RESIDENT || state == PAGE_STAGED || state == PAGE_STORED;
 }

@@ -19,7 +19,7 @@ static long bring_back(struct page_span span)
 
 	for (size_t i = span.first; i < span.first + span.pages && !err; i++) {
 		uint64_t word = page_load(&r->pages[i]);
-		enum page_state state = page_state(page_is_busy(word) ? page_word_before(word) : word);
+		enum page_state state = page_holder(word);
 
 		if (state == PAGE_STAGED || state == PAGE_STORED ||
 		    word & PAGE_COPY) /* a write drops the copy on disk */

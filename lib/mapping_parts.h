@@ -41,11 +41,6 @@ static inline size_t page_span_bytes(struct page_span span)
 	return span.pages * PAGE_BYTES;
 }
 
-static inline int page_span_is_in(struct page_span span, size_t first, size_t end)
-{
-	return span.first >= first && span.first + span.pages <= end;
-}
-
 /* Is all of it mapped? */
 int mappings_are_mapped(struct page_span span);
 

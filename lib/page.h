@@ -193,6 +193,12 @@ static inline uint64_t page_word_before(uint64_t word)
 	return (word & ~(PAGE_STATE_MASK | PAGE_WAS_MASK | PAGE_WAITERS)) | (word & PAGE_WAS_MASK) >> PAGE_WAS_SHIFT;
 }
 
+/* Who has the newest content of a page, whether somebody owns it at the moment or not. */
+static inline enum page_state page_holder(uint64_t word)
+{
+	return page_state(page_is_busy(word) ? page_word_before(word) : word);
+}
+
 /* End a busy state. Returns true when threads wait for the page and must be woken. */
 static inline int page_release(struct larder_page *page, uint64_t to)
 {
