@@ -11,12 +11,12 @@
 #include "uffd.h"
 
 /*
- * Watermarks in parts of the limit: high is 1/100 below it and low another 1/100 below that. Close to the limit,
- * because what is left free comes off the resident pages, which are few when much is compressed (at a limit of 50 % and
- * a ratio of 2.7, one MB less to use is 1.7 MB less resident); and far enough apart for a batch, at limits that matter.
- * Faults are put off at 1/100 above.
+ * Watermarks: high is a step below the limit, low is another, and faults are put off a step above it. What is left free
+ * comes off the resident pages, which are few when much is compressed (at a limit of 50 % and a ratio of 2.7, one MB
+ * less to use is 1.7 MB less resident). So a step is what a batch needs: 1/100 of small limits, else 1 MiB; and where
+ * many CPUs use up that in no time, 1/512.
  */
-enum { WATERMARK_DIVISOR = 100 };
+enum { STEP_DIVISOR = 100, STEP_BYTES = 1 << 20, STEP_LARGE_DIVISOR = 512 };
 
 /* The rest of the process counts beyond 1/25 of the limit, and 1/8 at most; so RSS stays below the limit + 4 % while
  * the rest is small. */
@@ -126,11 +126,20 @@ void pressure_measure_rest(struct larder_memory *m)
 	atomic_store_explicit(&m->pressure.other_bytes, rss > managed ? rss - managed : 0, memory_order_relaxed);
 }
 
+static uint64_t step_bytes(uint64_t limit)
+{
+	uint64_t step = limit / STEP_DIVISOR, large = limit / STEP_LARGE_DIVISOR;
+
+	if (step <= STEP_BYTES)
+		return step;
+	return large > STEP_BYTES ? large : STEP_BYTES;
+}
+
 struct larder_watermarks pressure_watermarks(const struct larder_memory *m, unsigned pool)
 {
 	uint64_t limit = limit_bytes(m, pool),
 		 attained = atomic_load_explicit(&m->pools[pool].budget.attained_bytes, memory_order_relaxed);
-	uint64_t effective = attained > limit ? attained : limit, step = effective / WATERMARK_DIVISOR;
+	uint64_t effective = attained > limit ? attained : limit, step = step_bytes(effective);
 
 	return (struct larder_watermarks){ limit, effective, effective - step, effective - 2 * step };
 }
