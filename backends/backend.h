@@ -141,10 +141,11 @@ struct larder_backend_ops {
 	/*
 	 * Make what has been stored for a while smaller, by means that put() has no time for: a few hundred
 	 * microseconds of it. Runs beside put, get and drop, but not while the process forks; one thread at a time.
-	 * Returns in how many ns there is more to do; 0: not before something has been put. NULL: there is no such
-	 * means.
+	 * Comes back soon when *hurry is not 0. The thread may be under SCHED_IDLE for a time, but not when *hurry is
+	 * more than 1: then somebody waits for it, and may have taken it out already. Returns in how many ns there is
+	 * more to do; 0: not before something has been put. NULL: there is no such means.
 	 */
-	uint64_t (*recompress)(void *backend);
+	uint64_t (*recompress)(void *backend, const _Atomic uint32_t *hurry);
 
 	void (*usage)(const void *backend, struct larder_backend_usage *usage);
 

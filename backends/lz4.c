@@ -98,11 +98,11 @@ static uint64_t lz4_compact(void *backend, void *scratch, uint64_t budget_bytes)
 	return pack_compact(&lz4->pack, budget_bytes);
 }
 
-static uint64_t lz4_recompress(void *backend)
+static uint64_t lz4_recompress(void *backend, const _Atomic uint32_t *hurry)
 {
 	struct larder_lz4 *lz4 = backend;
 
-	return recompress_some(&lz4->recompress, &lz4->pack);
+	return recompress_some(&lz4->recompress, &lz4->pack, hurry);
 }
 
 static void lz4_usage(const void *backend, struct larder_backend_usage *usage)

@@ -5,6 +5,7 @@
 #include "recompress.h"
 
 #include "codec.h"
+#include "idle.h"
 #include "sys.h"
 
 #include <lz4hc.h>
@@ -46,6 +47,7 @@ enum { DICTIONARY_PAGES = DICTIONARY_BYTES / LARDER_PAGE_BYTES, SAMPLE_MIN_BYTES
 struct larder_recompress_work {
 	LZ4_streamHC_t dictionary, state; /* prepared with the current dictionary; for each page */
 	unsigned prepared;		  /* number of that dictionary */
+	int may_idle;			  /* the thread may come back from SCHED_IDLE */
 	char object[PACK_MAX_BYTES], denser[PACK_MAX_BYTES], page[LARDER_PAGE_BYTES];
 };
 
@@ -109,6 +111,7 @@ static int need_work(struct larder_recompress *r)
 		return 0;
 	sys_madvise(r->work, round_up(sizeof(*r->work)), MADV_DONTFORK);
 	LZ4_initStreamHC(&r->work->state, sizeof(r->work->state));
+	r->work->may_idle = r->is_patient && idle_may_return();
 	gauge_add(&r->metadata_bytes, round_up(sizeof(*r->work)));
 	return 1;
 }
@@ -247,6 +250,24 @@ static size_t compress(struct larder_recompress_work *w, size_t room)
 	return size > 0 ? (size_t)size : 0;
 }
 
+/*
+ * This is nearly all of the time that recompression takes, and nothing is held meanwhile that anybody waits for. Others
+ * want the CPU for what cannot wait: at normal priority, a Redis server at half of its memory had p99 latencies of 0.6
+ * ms instead of 0.3, and p99.9 of 4 ms instead of 1.
+ */
+static size_t compress_idly(struct larder_recompress_work *w, size_t room, const _Atomic uint32_t *hurry)
+{
+	int is_idle = w->may_idle && idle_begin() == 0;
+	size_t bytes;
+
+	if (is_idle && atomic_load(hurry) > 1)
+		idle_end(0);
+	bytes = compress(w, room);
+	if (is_idle)
+		idle_end(0);
+	return bytes;
+}
+
 static void replace(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, size_t bytes, unsigned tag,
 		    size_t denser_bytes)
 {
@@ -269,7 +290,8 @@ static int is_outdated(const struct larder_recompress *r, unsigned tag)
 	return number && number != r->current && users_of(r, number) < USERS_MIN;
 }
 
-static void recompress(struct larder_recompress *r, struct larder_pack *p, uint64_t handle)
+static void recompress(struct larder_recompress *r, struct larder_pack *p, uint64_t handle,
+		       const _Atomic uint32_t *hurry)
 {
 	struct larder_recompress_work *w = r->work;
 	size_t bytes, denser_bytes = 0;
@@ -278,7 +300,8 @@ static void recompress(struct larder_recompress *r, struct larder_pack *p, uint6
 	if (!copy_object(p, handle, w->object, &bytes, &tag))
 		return;
 	if (!recompress_expand(r, tag, w->object, bytes, w->page))
-		denser_bytes = compress(w, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR);
+		denser_bytes =
+			compress_idly(w, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR, hurry);
 	if (denser_bytes)
 		replace(r, p, handle, bytes, tag, denser_bytes);
 	else
@@ -308,7 +331,8 @@ static void judge(struct larder_recompress *r, struct larder_pack *p, uint64_t n
 }
 
 /* What to do with an object. Returns 1 when it was recompressed, or tried. */
-static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, unsigned tag)
+static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, unsigned tag,
+		 const _Atomic uint32_t *hurry)
 {
 	if (age_of(tag) == AGE_NEW) {
 		pack_set_tag(p, handle, tag, tag_make(dictionary_of(tag), AGE_OLD));
@@ -323,19 +347,19 @@ static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t ha
 	if (!r->current)
 		return 0;
 	prepare_dictionary(r);
-	recompress(r, p, handle);
+	recompress(r, p, handle, hurry);
 	return 1;
 }
 
 /* Go on with the sweep. Returns 0 at its end. */
-static int sweep(struct larder_recompress *r, struct larder_pack *p)
+static int sweep(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
 {
 	unsigned recompressed = 0, tag;
 
-	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH; looked_at++) {
+	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && !atomic_load(hurry); looked_at++) {
 		if (!pack_next(p, &r->hand, &tag))
 			return 0;
-		recompressed += (unsigned)visit(r, p, r->hand++, tag);
+		recompressed += (unsigned)visit(r, p, r->hand++, tag, hurry);
 	}
 	return 1;
 }
@@ -362,7 +386,7 @@ static int is_enough(struct larder_recompress *r, const struct larder_pack *p)
 	return bytes >= r->enough_bytes;
 }
 
-static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p)
+static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
 {
 	uint64_t now = sys_now_ns();
 	int goes_on;
@@ -375,20 +399,20 @@ static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p)
 	}
 	if (r->hand == 0)
 		r->begun_ns = now;
-	goes_on = sweep(r, p);
+	goes_on = sweep(r, p, hurry);
 	judge(r, p, now);
 	forget_unused(r);
 	pack_compact(p, COMPACT_BYTES);
 	return goes_on ? 1 : end_sweep(r, now);
 }
 
-uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p)
+uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
 {
 	uint64_t rest;
 
 	if (!mutex_trylock(&r->running))
 		return 0;
-	rest = go_on(r, p);
+	rest = go_on(r, p, hurry);
 	mutex_unlock(&r->running);
 	return rest;
 }
@@ -399,6 +423,7 @@ void recompress_open(struct larder_recompress *r)
 {
 	r->enough_bytes = ENOUGH_BYTES;
 	r->sweep_ns = sweep_ns;
+	r->is_patient = 1;
 }
 
 void recompress_close(struct larder_recompress *r)

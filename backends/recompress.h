@@ -42,6 +42,7 @@ struct larder_recompress_work;
 struct larder_recompress {
 	struct larder_dictionary dictionaries[DICTIONARIES];
 	uint64_t enough_bytes, sweep_ns; /* constant: stored bytes for each dictionary at least; between sweeps */
+	int is_patient;			 /* constant: works in idle time, if it may */
 
 	struct larder_mutex running; /* guards what follows; a leaf but for the pack's locks */
 	unsigned current;	     /* number of the dictionary in use; 0: none */
@@ -58,9 +59,9 @@ struct larder_recompress {
 void recompress_open(struct larder_recompress *r);
 void recompress_close(struct larder_recompress *r);
 
-/* Recompress a few objects of p. Returns in how many ns there is more to do (1: at once); 0: not before something has
- * been put. */
-uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p);
+/* Recompress a few objects of p, in idle time if that is possible (backend.h: hurry). Returns in how many ns there is
+ * more to do (1: at once); 0: not before something has been put. */
+uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry);
 
 /* The page of an object with this tag. Returns 0 or -EBADMSG. */
 int recompress_expand(const struct larder_recompress *r, unsigned tag, const void *object, size_t bytes, void *page);

@@ -6,12 +6,17 @@
 #include "memory.h"
 #include "sys.h"
 #include "thread.h"
+#include "watch.h"
 
 /* A compressor is woken for so many slots: fewer are done before it runs. */
 enum { WAKE_SLOTS = 32 };
 
 /* After recompressing it rests seven times as long: it takes an eighth of a CPU at most. */
 enum { RECOMPRESS_REST = 7 };
+
+/* It rests so long at least; and so long when there is no CPU for it. */
+#define RECOMPRESS_REST_MIN_NS 500000u
+#define RECOMPRESS_LATER_NS    5000000u
 
 /* While another thread compresses a page, which takes it some microseconds unless it has lost its CPU. */
 enum { SPINS_MAX = 2000 };
@@ -113,9 +118,13 @@ static uint64_t recompress(struct larder_compressor *self)
 
 	if (self != self->memory->compress.compressors)
 		return 0;
-	start = sys_now_ns();
+	if (store_is_at_work(&self->memory->store) || !watch_keep_off(self->tid, WATCH_NO_CPU, &self->off_cpus))
+		return RECOMPRESS_LATER_NS;
+	start = sys_thread_ns();
 	more_ns = store_recompress(&self->memory->store);
-	rest_ns = (sys_now_ns() - start) * RECOMPRESS_REST;
+	rest_ns = (sys_thread_ns() - start) * RECOMPRESS_REST;
+	if (rest_ns < RECOMPRESS_REST_MIN_NS)
+		rest_ns = RECOMPRESS_REST_MIN_NS;
 	return more_ns == 0 || more_ns > rest_ns ? more_ns : rest_ns;
 }
 
@@ -164,7 +173,7 @@ int compress_open(struct larder_compress *c)
 
 void compress_inherit(struct larder_compress *c, uint64_t cursor)
 {
-	c->started = c->cpu_plus_one = 0;
+	c->started = 0;
 	atomic_store(&c->claimed, cursor);
 	atomic_store(&c->end, cursor);
 	atomic_store(&c->asleep, 0);
@@ -187,17 +196,18 @@ uint64_t compress_cost_bytes(const struct larder_compress *c)
 
 /*
  * A compressor on the reclaim thread's own CPU would be of no use, but some schedulers keep threads that wake each
- * other together: with both on one of two CPUs, evicting to disk was no faster than without compressors.
+ * other together: with both on one of two CPUs, evicting to disk was no faster than without compressors. Where
+ * threads fault all the time it would do harm.
  */
 static void wake(struct larder_compress *c)
 {
-	unsigned cpu = 0;
+	int cpu = WATCH_NO_CPU;
 
 	sys_call3(SYS_getcpu, (long)&cpu, 0, 0);
-	if (c->cpu_plus_one != cpu + 1)
-		for (unsigned i = 0; i < c->started; i++)
-			thread_keep_off(c->compressors[i].tid, cpu);
-	c->cpu_plus_one = cpu + 1;
+	for (unsigned i = 0; i < c->started; i++)
+		if (!watch_keep_off(c->compressors[i].tid, cpu, &c->compressors[i].off_cpus))
+			return;
+	atomic_store(&c->asleep, 0);
 	event_post(&c->wanted);
 }
 
@@ -212,7 +222,6 @@ static void offer(struct larder_memory *m)
 	atomic_store(&c->end, end);
 	if (c->started && atomic_load_explicit(&c->asleep, memory_order_relaxed) &&
 	    end >= atomic_load(&c->claimed) + WAKE_SLOTS) {
-		atomic_store(&c->asleep, 0);
 		wake(c);
 	}
 }

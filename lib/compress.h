@@ -40,6 +40,7 @@ struct larder_compressed {
 struct larder_compressor {
 	struct larder_memory *memory;
 	int tid;
+	_Atomic uint64_t off_cpus; /* see watch_keep_off() */
 	LZ4_stream_t lz4;
 };
 
@@ -55,7 +56,6 @@ struct larder_compress {
 	/* The reclaim thread's. */
 	LZ4_stream_t lz4;
 	char bytes[CODEC_MOST_BYTES];
-	unsigned cpu_plus_one; /* where it was when it last woke them; 0: has not */
 };
 
 /* Map what is needed. Returns 0 or -ENOMEM. */

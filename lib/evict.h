@@ -4,7 +4,7 @@
  *   sweep      clock hand over resident pages -> staging   (UFFDIO_MOVE, no copy)
  *   write out  tail of staging -> store                    (compress, then free the slots)
  *
- * Reclaim thread only.
+ * Reclaim thread only, but for a sweep that it has a handler do (direct.h).
  */
 #ifndef LARDER_EVICT_H
 #define LARDER_EVICT_H
@@ -16,12 +16,26 @@ enum { EVICT_BATCH = 64 };
 
 #define EVICT_HELD_TOO UINT64_MAX
 
+struct evict_sweep {
+	unsigned pool;	 /* REGION_HEAP: all memory */
+	size_t *hand;	 /* the page to look at next */
+	size_t want;	 /* pages to stage */
+	size_t look_at;	 /* pages to look at, at most; 0: all of them, once */
+	uint64_t now_ns; /* pages that are held until then may go; EVICT_HELD_TOO: all may */
+	int at_once;	 /* credit does not count, and none is taken */
+	int never_waits; /* not for a lock, nor for the address space: it ends, and `is_stuck` */
+
+	/* What has come of it: 0 before. */
+	size_t staged;
+	unsigned turns; /* how often the hand passed the end */
+	int is_stuck;
+};
+
 /*
- * Advance the clock over a pool (REGION_HEAP = over all memory) until `want` pages are staged or the hand has gone
- * round once. Pages with credit lose one and stay. Pages that are volatile or pinned, and pools without tiers, are left
- * alone. *hand is the index to go on from. Returns the pages staged; *turns counts how often the hand passed the end.
+ * Advance the clock until `want` pages are staged or `look_at` have been looked at. Pages with credit lose one and
+ * stay. Pages that are volatile or pinned, and pools without tiers, are left alone.
  */
-size_t evict_sweep(struct larder_memory *m, unsigned pool, uint64_t now_ns, size_t *hand, size_t want, unsigned *turns);
+void evict_sweep(struct larder_memory *m, struct evict_sweep *s);
 
 /* Put one chunk under watch: see region_watch(). Returns 0 or its error. */
 int evict_watch(struct larder_memory *m, size_t chunk);

@@ -13,6 +13,7 @@
  */
 #include "fault.h"
 
+#include "direct.h"
 #include "linux_userfaultfd.h"
 #include "resolve.h"
 #include "stats.h"
@@ -88,6 +89,10 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 		return;
 	index = region_index(&m->region, addr);
 	STATS_ADD(faults, 1);
+	if (direct_is_wanted(m)) {
+		watch_hurry(&h->watcher);
+		direct_help(m);
+	}
 	while (!(served = try_serve(h, index, start, (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)))
 		;
 	if (served == SERVED_HERE)

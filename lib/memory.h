@@ -27,6 +27,20 @@ struct larder_unseen {
 	_Atomic uint32_t count;
 };
 
+/* A sweep that the reclaim thread leaves to a handler: see direct.h. */
+enum larder_direct_state { DIRECT_NOT_WANTED, DIRECT_WANTED, DIRECT_TAKEN, DIRECT_DONE };
+
+struct evict_sweep;
+
+struct larder_direct {
+	_Atomic uint32_t state;	   /* whose `sweep` and `took_ns` are */
+	struct larder_event done;  /* posted by the handler */
+	struct evict_sweep *sweep; /* on the reclaim thread's stack */
+	uint64_t took_ns;
+	uint64_t not_before_ns; /* the reclaim thread's: nobody is asked before */
+	unsigned dear;		/* the reclaim thread's: so many in a row were */
+};
+
 struct larder_memory {
 	struct larder_region region;
 	struct larder_segments segments;
@@ -37,6 +51,7 @@ struct larder_memory {
 	struct larder_pressure pressure;
 	struct larder_pool pools[REGION_POOLS]; /* [REGION_HEAP] is the process */
 	struct larder_unseen unseen;
+	struct larder_direct direct;
 	int uffd; /* both are descriptors in the internal threads' table, set before any handler starts */
 	int pagemap;
 	int inline_uffd; /* for chunks with inline faults; reclaim thread, -1 until there are such pools */

@@ -9,6 +9,7 @@
  */
 #include "reclaim.h"
 
+#include "direct.h"
 #include "evict.h"
 #include "passing.h"
 #include "shared.h"
@@ -16,6 +17,7 @@
 #include "sys.h"
 #include "unseen.h"
 #include "uffd.h"
+#include "watch.h"
 
 /*
  * Idle turns (end_turn) after which nothing more can be taken: more than the credit that pages in use have
@@ -222,19 +224,22 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 {
 	struct larder_memory *m = r->memory;
 	uint64_t slots = m->staging.head - m->staging.cursor;
-	size_t staged = 0, evicted;
-	unsigned turns = 0;
+	struct evict_sweep sweep = { .pool = pool, .hand = &m->pools[pool].budget.hand, .now_ns = now_ns };
+	size_t evicted;
 
 	if (slots < target)
-		staged = evict_sweep(m, pool, now_ns, &m->pools[pool].budget.hand,
-				     min64(target - slots, 2 * EVICT_BATCH), &turns);
+		sweep.want = min64(target - slots, 2 * EVICT_BATCH);
+	if (sweep.want && now_ns == EVICT_HELD_TOO) /* as fast as it can */
+		evict_sweep(m, &sweep);
+	else if (sweep.want)
+		direct_sweep(m, &sweep);
 	evicted = evict_write_out(m, &r->restorer, &r->swap_out);
 	if (is_over_compressed(m, pressure_watermarks(m, pool).wait_bytes))
 		demote(r, pool);
-	if (staged == 0 && evicted == 0)
+	if (sweep.staged == 0 && evicted == 0)
 		wait_for_disk(r);
 	r->turn_evicted += evicted;
-	if (turns || (staged == 0 && slots == 0))
+	if (sweep.turns || (sweep.staged == 0 && slots == 0))
 		end_turn(r, pool);
 	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
 	event_post(&m->pressure.relieved);
@@ -693,6 +698,7 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	uint32_t seen = event_count(&p->wanted);
 
 	pressure_publish(r->memory, stats);
+	store_at_work(&r->memory->store, 0);
 	atomic_store(&p->asleep, 1);
 	if (has_work(r))
 		goto out;
@@ -704,6 +710,7 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	}
 out:
 	atomic_store(&p->asleep, 0);
+	store_at_work(&r->memory->store, 1);
 }
 
 /* Writes that were under way are done: their pages are on disk now, and slots can be emptied. */
@@ -724,6 +731,8 @@ void reclaim_run(struct larder_reclaim *r)
 	for (;;) {
 		uint64_t start = sys_now_ns();
 
+		if (!watch_keep_off(0, WATCH_NO_CPU, &r->off_cpus))
+			watch_let_go(&r->off_cpus);
 		if (atomic_load(&r->freeze) > 0)
 			freeze(r);
 		unseen_settle(r->memory, &r->restorer);

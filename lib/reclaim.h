@@ -36,6 +36,7 @@ struct reclaim_request {
 struct larder_reclaim {
 	struct larder_memory *memory;
 	struct larder_restorer restorer;
+	_Atomic uint64_t off_cpus; /* see watch_keep_off() */
 	struct larder_swap_out swap_out;
 	uint64_t disk_since_ns; /* when something was last written, while nothing else can be done; 0 = does not matter
 				 */

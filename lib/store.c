@@ -3,6 +3,7 @@
  */
 #include "store.h"
 
+#include "idle.h"
 #include "log.h"
 #include "sys.h"
 
@@ -200,9 +201,24 @@ static void note_drop(struct larder_store *store, struct store_place place)
 	mutex_unlock(&store->dropped_lock);
 }
 
+void store_at_work(struct larder_store *store, int is_at_work)
+{
+	atomic_store(&store->hurry, is_at_work ? STORE_AT_WORK : STORE_CALM);
+}
+
+int store_is_at_work(const struct larder_store *store)
+{
+	return atomic_load(&store->hurry) != STORE_CALM;
+}
+
 void store_freeze(struct larder_store *store)
 {
-	atomic_store(&store->frozen, 1);
+	int tid;
+
+	atomic_store(&store->hurry, STORE_FROZEN);
+	tid = atomic_load(&store->recompressing);
+	if (tid) /* it may be waiting for idle time */
+		idle_end(tid);
 	while (atomic_load(&store->dropping) > 0) /* none of them waits for anything */
 		sys_yield();
 }
@@ -211,7 +227,7 @@ void store_thaw(struct larder_store *store)
 {
 	struct store_dropped *d;
 
-	atomic_store(&store->frozen, 0);
+	atomic_store(&store->hurry, STORE_AT_WORK);
 	mutex_lock(&store->dropped_lock);
 	d = store->dropped;
 	store->dropped = NULL;
@@ -233,7 +249,7 @@ void store_drop(struct larder_store *store, struct store_place place)
 		return;
 	}
 	atomic_fetch_add(&store->dropping, 1);
-	if (atomic_load(&store->frozen))
+	if (atomic_load(&store->hurry) == STORE_FROZEN)
 		note_drop(store, place);
 	else
 		drop_now(store, place);
@@ -268,7 +284,7 @@ void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned 
 {
 	struct inheritance inheritance = { .named = named, .arg = arg, .tier = STORE_TIER_FIRST };
 
-	atomic_store(&store->frozen, 0);
+	atomic_store(&store->hurry, STORE_AT_WORK);
 	atomic_store(&store->dropping, 0);
 	store->dropped_lock = (struct larder_mutex){ 0 };
 	forget_dropped(store);
@@ -336,13 +352,15 @@ uint64_t store_recompress(struct larder_store *store)
 	uint64_t rest_ns = 0;
 
 	atomic_fetch_add(&store->dropping, 1);
-	for (unsigned i = 0; i < store->ntiers && !atomic_load(&store->frozen); i++) {
+	atomic_store(&store->recompressing, sys_gettid());
+	for (unsigned i = 0; i < store->ntiers && !atomic_load(&store->hurry); i++) {
 		const struct store_tier *tier = &store->tiers[i];
-		uint64_t ns = tier->ops->recompress ? tier->ops->recompress(tier->backend) : 0;
+		uint64_t ns = tier->ops->recompress ? tier->ops->recompress(tier->backend, &store->hurry) : 0;
 
 		if (ns && (!rest_ns || ns < rest_ns))
 			rest_ns = ns;
 	}
+	atomic_store(&store->recompressing, 0);
 	atomic_fetch_sub(&store->dropping, 1);
 	return rest_ns;
 }

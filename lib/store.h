@@ -43,9 +43,11 @@ struct larder_store {
 	size_t scratch_bytes;
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 
-	_Atomic uint32_t frozen, dropping; /* see store_freeze(); threads in store_drop(), or that recompress */
-	struct larder_mutex dropped_lock;  /* guards what follows; a leaf */
-	struct store_dropped *dropped;	   /* while frozen */
+	_Atomic uint32_t hurry;		  /* enum store_hurry; the reclaim thread's */
+	_Atomic uint32_t dropping;	  /* threads in store_drop(), or that recompress */
+	_Atomic int recompressing;	  /* id of the thread that does, or 0 */
+	struct larder_mutex dropped_lock; /* guards what follows; a leaf */
+	struct store_dropped *dropped;	  /* while frozen */
 };
 
 /* Open `ntiers` tiers, fastest first. `store` is zeroed. Returns 0, or a negative errno with
@@ -112,6 +114,16 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 
 /* Forget a page. */
 void store_drop(struct larder_store *store, struct store_place place);
+
+/* Is recompression in the way? Of reclaim, which is at work; of a fork, which waits for its end. */
+enum store_hurry { STORE_CALM, STORE_AT_WORK, STORE_FROZEN };
+
+/*
+ * Recompression rests while the reclaim thread is at work: every page that is moved out interrupts all CPUs that run
+ * threads of the process. The reclaim thread.
+ */
+void store_at_work(struct larder_store *store, int is_at_work);
+int store_is_at_work(const struct larder_store *store);
 
 /*
  * While the process forks nothing that a page may be in goes away, though pages come back as ever: the child gets the

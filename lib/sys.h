@@ -183,4 +183,13 @@ static inline uint64_t sys_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* CPU time of the calling thread. */
+static inline uint64_t sys_thread_ns(void)
+{
+	struct timespec t = { 0 };
+
+	sys_call3(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, (long)&t, 0);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 #endif

@@ -55,6 +55,9 @@ struct start {
 static _Atomic int tids[THREADS_MAX];
 static _Atomic int tid_count;
 
+/* The CPUs of the thread that last asked which there are: the first internal thread, before any other starts. */
+static _Atomic unsigned long allowed[THREAD_CPUS_MAX / 64];
+
 static void remember(int tid)
 {
 	int i = atomic_fetch_add(&tid_count, 1);
@@ -92,14 +95,18 @@ void thread_inherit(void)
 	atomic_store(&tid_count, 0);
 }
 
-void thread_keep_off(int tid, unsigned cpu)
+int thread_keep_off(int tid, const int *cpus, unsigned n)
 {
-	unsigned long mask[THREAD_CPUS_MAX / 64] = { 0 };
+	unsigned long mask[THREAD_CPUS_MAX / 64];
+	long err;
 
-	if (cpu >= THREAD_CPUS_MAX || sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask) < 0)
-		return;
-	mask[cpu / 64] &= ~((unsigned long)1 << cpu % 64);
-	sys_call3(SYS_sched_setaffinity, tid, sizeof(mask), (long)mask);
+	for (unsigned i = 0; i < THREAD_CPUS_MAX / 64; i++)
+		mask[i] = atomic_load_explicit(&allowed[i], memory_order_relaxed);
+	for (unsigned i = 0; i < n; i++)
+		if (cpus[i] >= 0 && cpus[i] < THREAD_CPUS_MAX)
+			mask[cpus[i] / 64] &= ~((unsigned long)1 << cpus[i] % 64);
+	err = sys_call3(SYS_sched_setaffinity, tid, sizeof(mask), (long)mask);
+	return err < 0 ? (int)err : 0;
 }
 
 int thread_cpus(int *cpus, int max)
@@ -109,6 +116,8 @@ int thread_cpus(int *cpus, int max)
 
 	if (sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask) < 0)
 		return 0;
+	for (unsigned i = 0; i < THREAD_CPUS_MAX / 64; i++)
+		atomic_store_explicit(&allowed[i], mask[i], memory_order_relaxed);
 	for (int cpu = 0; cpu < THREAD_CPUS_MAX; cpu++)
 		if (mask[cpu / 64] >> cpu % 64 & 1) {
 			if (n < max)

@@ -31,10 +31,11 @@ void thread_close_files(const int *keep, unsigned n);
 enum { THREAD_CPUS_MAX = 1024 };
 void thread_pin(int cpu);
 
-/* Keep a thread off one CPU of those that the calling thread may use, if the system lets it. */
-void thread_keep_off(int tid, unsigned cpu);
+/* Keep a thread off these CPUs, of all that thread_cpus() found. Returns 0, or a negative errno when the system does
+ * not let it, or no CPU would be left. */
+int thread_keep_off(int tid, const int *cpus, unsigned n);
 
-/* The CPUs that this process may use. Returns how many there are, 0: unknown; cpus[] gets the first `max`. */
+/* The CPUs that the calling thread may use. Returns how many there are, 0: unknown; cpus[] gets the first `max`. */
 int thread_cpus(int *cpus, int max);
 
 /* True when `tid` is a thread that thread_start made in this process. */

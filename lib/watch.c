@@ -5,11 +5,11 @@
 
 #include "linux_userfaultfd.h"
 #include "futex.h"
+#include "idle.h"
 #include "sys.h"
+#include "thread.h"
 
-#include <sched.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 
 /* Faults that come so soon after the last, so many in a row, put somebody on duty. */
 enum { SOON_NS = 50000, SOON_FAULTS = 8 };
@@ -42,22 +42,6 @@ int watch_open(void)
 	return watch.bell < 0 ? watch.bell : 0;
 }
 
-static long set_policy(int policy)
-{
-	const struct sched_param none = { 0 };
-
-	return sys_call3(SYS_sched_setscheduler, 0, policy, (long)&none);
-}
-
-/* Who may be nicer than others may come back from SCHED_IDLE. */
-static int may_come_back(void)
-{
-	if (sys_call3(SYS_setpriority, PRIO_PROCESS, 0, -1) < 0)
-		return 0;
-	sys_call3(SYS_setpriority, PRIO_PROCESS, 0, 0);
-	return 1;
-}
-
 void watch_join(struct watcher *w, int uffd, int cpu)
 {
 	uint32_t n;
@@ -65,7 +49,7 @@ void watch_join(struct watcher *w, int uffd, int cpu)
 	*w = (struct watcher){ .uffd = uffd, .cpu = cpu };
 	if (cpu == WATCH_NO_CPU)
 		return;
-	w->may_attend = may_come_back();
+	w->may_attend = idle_may_return();
 	n = atomic_load(&watch.count);
 	watch.watchers[n] = w;
 	atomic_store(&watch.count, n + 1);
@@ -180,13 +164,54 @@ static void locate(struct watcher *w, const struct uffd_msg *message)
 		end_duty(w);
 }
 
+/* The CPUs whose handlers are on duty. Returns how many. */
+static unsigned duty_cpus(int cpus[WATCH_MAX])
+{
+	uint32_t n = atomic_load(&watch.count);
+	unsigned found = 0;
+
+	for (uint32_t i = 0; atomic_load(&watch.on_duty) && i < n; i++)
+		if (atomic_load(&watch.watchers[i]->on_duty))
+			cpus[found++] = watch.watchers[i]->cpu;
+	return found;
+}
+
+int watch_keep_off(int tid, int cpu, _Atomic uint64_t *off)
+{
+	int cpus[WATCH_MAX + 1];
+	unsigned n = duty_cpus(cpus);
+	uint64_t now = 0;
+
+	if (cpu != WATCH_NO_CPU)
+		cpus[n++] = cpu;
+	for (unsigned i = 0; i < n; i++)
+		now |= (uint64_t)1 << cpus[i] % 64;
+	if (atomic_load(off) == now)
+		return 1;
+	if (thread_keep_off(tid, cpus, n) < 0)
+		return 0;
+	atomic_store(off, now);
+	return 1;
+}
+
+void watch_let_go(_Atomic uint64_t *off)
+{
+	if (atomic_exchange(off, 0))
+		thread_keep_off(0, NULL, 0);
+}
+
 /* ---- attending ---- */
 
 static void stop_attending(struct watcher *w)
 {
 	if (w->attends)
-		set_policy(SCHED_OTHER);
+		idle_end(0);
 	w->attends = 0;
+}
+
+void watch_hurry(struct watcher *w)
+{
+	stop_attending(w);
 }
 
 /* Somebody else needs the CPU. */
@@ -223,7 +248,7 @@ static long attend(struct watcher *w, struct uffd_msg *message)
 
 static int begin_attending(struct watcher *w, uint64_t now)
 {
-	if (!w->may_attend || now < w->not_before_ns || set_policy(SCHED_IDLE) < 0)
+	if (!w->may_attend || now < w->not_before_ns || idle_begin() < 0)
 		return 0;
 	w->looked_ns = now;
 	w->attends = 1;

@@ -44,8 +44,21 @@ int watch_open(void);
 /* The calling thread, which runs on `cpu` alone (WATCH_NO_CPU: anywhere), waits for messages of uffd from now on. */
 void watch_join(struct watcher *w, int uffd, int cpu);
 
+/*
+ * Keep an internal thread `tid` (0: the calling one) off the CPUs where threads fault all the time, and off `cpu`
+ * (WATCH_NO_CPU: no other): handlers have what time the program leaves there, and must not be late. *off is what it is
+ * kept off now; 0 before the first call. Returns 0 when no CPU would be left; then nothing changes.
+ */
+int watch_keep_off(int tid, int cpu, _Atomic uint64_t *off);
+
+/* The calling thread is kept off no CPU any more. */
+void watch_let_go(_Atomic uint64_t *off);
+
 /* Wait for a message. Returns its size, -EAGAIN when there is none after all, or another negative errno. */
 long watch_read(struct watcher *w, struct uffd_msg *message);
+
+/* What the thread is about to do must not wait for idle time: it attends no more until it waits again. */
+void watch_hurry(struct watcher *w);
 
 /* The thread waits in another way for the moment. */
 void watch_leave(struct watcher *w);

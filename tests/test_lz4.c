@@ -218,6 +218,8 @@ static void an_object_that_is_not_a_page_is_damage(void **state)
 
 enum { RECOMPRESSED = 4000, ENOUGH_BYTES = 1 << 20 };
 
+static const _Atomic uint32_t never;
+
 static struct larder_lz4 *tier(void)
 {
 	return lz4.backend;
@@ -268,7 +270,7 @@ static void recompress_all(void)
 {
 	uint64_t more_ns;
 
-	while ((more_ns = ops->recompress(lz4.backend)))
+	while ((more_ns = ops->recompress(lz4.backend, &never)))
 		sys_sleep_ns(more_ns);
 }
 
@@ -328,7 +330,7 @@ static void what_was_just_put_is_left_alone(void **state)
 	let_small_stores_be_recompressed();
 	tier()->recompress.sweep_ns = UINT64_MAX / 2;
 	put_records(handles, 0);
-	while (ops->recompress(lz4.backend) == 1)
+	while (ops->recompress(lz4.backend, &never) == 1)
 		;
 	assert_int_equal(tier()->recompress.recompressed, 0);
 	assert_int_equal(dictionaries(), 0);
@@ -343,7 +345,7 @@ static void a_small_store_has_no_dictionary(void **state)
 		make_record_page(page, 0, i);
 		put(page);
 	}
-	assert_int_equal(ops->recompress(lz4.backend), 0);
+	assert_int_equal(ops->recompress(lz4.backend, &never), 0);
 	assert_int_equal(dictionaries(), 0);
 }
 
@@ -371,7 +373,7 @@ static void contents_that_change_get_a_dictionary_of_their_own(void **state)
 	expect_records(second, 1);
 	drop_records(first, 0);
 	drop_records(second, 0);
-	ops->recompress(lz4.backend);
+	ops->recompress(lz4.backend, &never);
 	assert_int_equal(dictionaries(), 0);
 }
 

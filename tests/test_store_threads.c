@@ -4,6 +4,7 @@
  * gives each thread the same decisions again, LARDER_TURNS=n makes it decide so often.
  */
 #include "codec.h"
+#include "idle.h"
 #include "lz4_tier.h"
 #include "store.h"
 
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -295,6 +297,7 @@ static void pages_come_back_from_the_store_while_it_is_compacted(void **state)
 	lz4 = store.tiers[0].backend;
 	lz4->recompress.enough_bytes = ENOUGH_BYTES;
 	lz4->recompress.sweep_ns = 0;
+	lz4->recompress.is_patient = 0; /* no CPU is idle here */
 	torture(&the_store);
 	print_message("  %lu recompressed\n", lz4->recompress.recompressed);
 	assert_true(lz4->recompress.recompressed > 100);
@@ -314,12 +317,81 @@ static void objects_come_back_from_the_pack_while_it_is_compacted(void **state)
 	sys_munmap(pack, sizeof(*pack));
 }
 
+/* ---- a fork waits for no idle time ---- */
+
+enum { IDLE_WORK_NS = 50000000, FREEZES = 5, SPINNERS_MAX = 64 };
+
+static _Atomic int is_idle;
+
+/* Takes 50 ms of CPU time; in idle time only, if it may. */
+static uint64_t recompress_long(void *backend, const _Atomic uint32_t *hurry)
+{
+	uint64_t start = sys_thread_ns();
+
+	if (idle_may_return() && idle_begin() == 0 && atomic_load(hurry) > 1)
+		idle_end(0);
+	atomic_store(&is_idle, 1);
+	while (sys_thread_ns() - start < IDLE_WORK_NS)
+		;
+	idle_end(0);
+	return backend ? 1 : 0;
+}
+
+static void *keep_recompressing(void *arg)
+{
+	while (!atomic_load(&stopping))
+		store_recompress(&store);
+	return arg;
+}
+
+static void *spin(void *arg)
+{
+	while (!atomic_load(&stopping))
+		;
+	return arg;
+}
+
+/* With every CPU busy, 50 ms of idle time take half a minute. */
+static void freezing_does_not_wait_for_idle_time(void **state)
+{
+	static struct larder_backend_ops ops;
+	const struct larder_backend_ops *tiers[] = { &ops };
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN), spinners = 2 * cpus < SPINNERS_MAX ? 2 * cpus : SPINNERS_MAX;
+	pthread_t threads[SPINNERS_MAX + 1];
+
+	(void)state;
+	ops = larder_backend_lz4;
+	ops.recompress = recompress_long;
+	assert_int_equal(store_open(&store, tiers, 1, &(struct larder_backend_setup){ .max_objects = ITEMS }), 0);
+	atomic_store(&stopping, 0);
+	for (long i = 0; i < spinners; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, spin, NULL), 0);
+	assert_int_equal(pthread_create(&threads[spinners], NULL, keep_recompressing, NULL), 0);
+	for (int i = 0; i < FREEZES; i++) {
+		uint64_t start;
+
+		while (!atomic_exchange(&is_idle, 0))
+			usleep(1000);
+		start = sys_now_ns();
+		store_freeze(&store);
+		assert_true(sys_now_ns() - start < 5000000000u);
+		store_thaw(&store);
+		store_at_work(&store, 0);
+	}
+	atomic_store(&stopping, 1);
+	idle_end(atomic_load(&store.recompressing));
+	for (long i = 0; i <= spinners; i++)
+		pthread_join(threads[i], NULL);
+	store_close(&store);
+}
+
 int main(void)
 {
 	const char *given = getenv("LARDER_SEED"), *given_turns = getenv("LARDER_TURNS");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pages_come_back_from_the_store_while_it_is_compacted),
 		cmocka_unit_test(objects_come_back_from_the_pack_while_it_is_compacted),
+		cmocka_unit_test(freezing_does_not_wait_for_idle_time),
 	};
 
 	seed = given ? strtoull(given, NULL, 0) : sys_now_ns();

@@ -189,6 +189,7 @@ static const struct {
 	FIELD(fault_around),
 	FIELD(refaults),
 	FIELD(staged),
+	FIELD(staged_by_handlers),
 	FIELD(moves),
 	FIELD(evictions),
 	FIELD(same_filled),

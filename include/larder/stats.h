@@ -137,18 +137,19 @@ struct larder_stats {
 	uint64_t fault_latency[LARDER_LATENCY_BUCKETS]; /* from message read to thread woken */
 
 	/* reclaim; counters */
-	uint64_t staged;	 /* pages moved out of the mapping */
-	uint64_t moves;		 /* UFFDIO_MOVE calls that moved them: each is a TLB shootdown */
-	uint64_t evictions;	 /* pages put into a tier or kept as same-filled */
-	uint64_t same_filled;	 /* of those, pages stored as one word */
-	uint64_t incompressible; /* pages put back because no tier gains by them */
-	uint64_t move_busy;	 /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
-	uint64_t move_uncounted; /* pages that UFFDIO_MOVE moved without saying so */
-	uint64_t unshared;	 /* pages that a fork had left shared, made movable again */
-	uint64_t purges;	 /* times the allocator was asked to give back what it holds free */
-	uint64_t discarded;	 /* pages dropped because the allocator or the program let them go */
-	uint64_t adopted;	 /* 2 MiB chunks put under watch */
-	uint64_t pressure_waits; /* extent allocations that waited for reclaim */
+	uint64_t staged;	     /* pages moved out of the mapping */
+	uint64_t staged_by_handlers; /* of those, pages moved by a handler before it served a fault */
+	uint64_t moves;		     /* UFFDIO_MOVE calls that moved them: each is a TLB shootdown */
+	uint64_t evictions;	     /* pages put into a tier or kept as same-filled */
+	uint64_t same_filled;	     /* of those, pages stored as one word */
+	uint64_t incompressible;     /* pages put back because no tier gains by them */
+	uint64_t move_busy;	     /* pages refused by UFFDIO_MOVE with EBUSY: pinned for DMA or shared after fork */
+	uint64_t move_uncounted;     /* pages that UFFDIO_MOVE moved without saying so */
+	uint64_t unshared;	     /* pages that a fork had left shared, made movable again */
+	uint64_t purges;	     /* times the allocator was asked to give back what it holds free */
+	uint64_t discarded;	     /* pages dropped because the allocator or the program let them go */
+	uint64_t adopted;	     /* 2 MiB chunks put under watch */
+	uint64_t pressure_waits;     /* extent allocations that waited for reclaim */
 	uint64_t pressure_wait_ns;
 	uint64_t limit_unmet_events;
 	uint64_t forks;	     /* forks of this process */
