@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { OOM_REPEATS = 3, LIMIT_STEPS = 256, LIMITED_TICK_US = 5000, FREE_TICK_US = 100000, LEAST_SHARE = 8 };
+enum { OOM_REPEATS = 8, LIMIT_STEPS = 256, LIMITED_TICK_US = 5000, FREE_TICK_US = 100000, LEAST_SHARE = 8 };
 
 static char cgroup[CGROUP_PATH_BYTES];
 static int descriptor = -1;	    /* of the turn */
