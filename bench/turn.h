@@ -55,7 +55,7 @@ void turns_end(void);
 /*
  * Run the body in a process. Returns its exit status, or 128 and the signal that ended it. The kernel
  * sometimes ends a process whose cgroup is at its limit though there is still something to reclaim; then the turn is
- * repeated, a few times, and *killed counts them.
+ * repeated, a few times, with 2 % more memory each time. *killed counts that, over the turns of a contender in a case.
  */
 int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, unsigned run, unsigned *killed);
 
