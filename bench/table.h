@@ -10,7 +10,7 @@
 
 #include <json-c/json.h>
 
-enum { COLUMNS_MAX = 6, CASES_MAX = 256 };
+enum { COLUMNS_MAX = 8, CASES_MAX = 256 };
 
 struct figure {
 	const char *name, *unit;
