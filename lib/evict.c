@@ -13,31 +13,6 @@ enum { CREDIT_TIER_FAILED = 4, CREDIT_KEPT = 0 };
 #define STALL_NS 500000000u
 #define POLL_NS	 2000000u
 
-size_t evict_range(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t first,
-		   size_t pages)
-{
-	size_t hand = first, evicted = 0;
-
-	while (hand < first + pages) {
-		size_t end = hand - hand % CHUNK_PAGES + CHUNK_PAGES;
-		struct larder_chunk *c = region_chunk(&m->region, hand);
-
-		end = end < first + pages ? end : first + pages;
-		if (!evict_may_take(m, c, REGION_HEAP)) {
-			hand = end;
-			continue;
-		}
-		pressure_lock(m, &c->lock);
-		evict_sweep_chunk(m,
-				  &(struct evict_sweep){
-					  .at_once = 1, .now_ns = EVICT_HELD_TOO, .hand = &hand, .want = CHUNK_PAGES },
-				  end);
-		mutex_unlock(&c->lock);
-		evicted += evict_write_all(m, w, so);
-	}
-	return evicted;
-}
-
 /* A page that no tier takes and that has no mapping any more: the program unmapped it, so nobody can ask for its
  * content. */
 static void forget_unmapped(struct larder_memory *m, size_t index, uint32_t slot)
@@ -248,7 +223,8 @@ size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struc
 	return evicted + empty_slots(m, w, so);
 }
 
-size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
+/* Until every slot has been written out, on its way to disk or not; or, to `settle`, until it is empty. */
+static size_t write_all(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, int settle)
 {
 	struct larder_staging *s = &m->staging;
 	uint64_t since = sys_now_ns();
@@ -258,7 +234,7 @@ size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struc
 		uint64_t tail = s->tail, cursor = s->cursor;
 
 		evicted += evict_write_out(m, w, so);
-		if (s->tail == s->head)
+		if ((settle ? s->tail : s->cursor) == s->head)
 			return evicted;
 		if (s->tail != tail || s->cursor != cursor) {
 			since = sys_now_ns();
@@ -269,4 +245,34 @@ size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struc
 		swap_out_flush(m, so, w->scratch);
 		swap_out_wait(m, w->scratch, NULL, 0, POLL_NS);
 	}
+}
+
+size_t evict_range(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t first,
+		   size_t pages)
+{
+	size_t hand = first, evicted = 0, written;
+	int is_full;
+
+	while (hand < first + pages) {
+		size_t end = hand - hand % CHUNK_PAGES + CHUNK_PAGES;
+		struct larder_chunk *c = region_chunk(&m->region, hand);
+
+		end = end < first + pages ? end : first + pages;
+		if (!evict_may_take(m, c, REGION_HEAP)) {
+			hand = end;
+			continue;
+		}
+		pressure_lock(m, &c->lock);
+		evict_sweep_chunk(m,
+				  &(struct evict_sweep){
+					  .at_once = 1, .now_ns = EVICT_HELD_TOO, .hand = &hand, .want = CHUNK_PAGES },
+				  end);
+		mutex_unlock(&c->lock);
+		is_full = staging_room(&m->staging) == 0;
+		written = write_all(m, w, so, is_full); /* else the next chunk need not wait for the disk */
+		evicted += written;
+		if (is_full && written == 0)
+			break;
+	}
+	return evicted + write_all(m, w, so, 1);
 }

@@ -40,7 +40,8 @@ void evict_sweep(struct larder_memory *m, struct evict_sweep *s);
 /* Put one chunk under watch: see region_watch(). Returns 0 or its error. */
 int evict_watch(struct larder_memory *m, size_t chunk);
 
-/* Take [first, first + pages) out now, whatever their credit. Returns the pages that went into the store. */
+/* Take [first, first + pages) out now, whatever their credit, and wait until they are, unless the disk does nothing for
+ * half a second. Returns the pages that went into the store. */
 size_t evict_range(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t first,
 		   size_t pages);
 
@@ -52,8 +53,5 @@ size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struc
 
 /* Only settle what is on disk by now, and empty slots. Returns the pages that went into the store. */
 size_t evict_settle(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so);
-
-/* evict_write_out() until staging is empty, waiting for the disk unless it does nothing for half a second. */
-size_t evict_write_all(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so);
 
 #endif

@@ -141,9 +141,11 @@ static size_t present_pages(const void *p, size_t pages)
 	return n;
 }
 
+/* More than once: what the kernel has in hand just now (a huge page that it cannot split yet, say) can leave later. */
 static void evict_everything(void)
 {
-	assert_true(larder_reclaim((uint64_t)1 << 40) >= 0);
+	for (int i = 0; i < 3; i++)
+		assert_true(larder_reclaim((uint64_t)1 << 40) >= 0);
 }
 
 static void evicted_content_comes_back(void **state)
