@@ -255,12 +255,13 @@ static size_t compress(struct larder_recompress_work *w, size_t room)
  * want the CPU for what cannot wait: at normal priority, a Redis server at half of its memory had p99 latencies of 0.6
  * ms instead of 0.3, and p99.9 of 4 ms instead of 1.
  */
-static size_t compress_idly(struct larder_recompress_work *w, size_t room, const _Atomic uint32_t *hurry)
+static size_t compress_idly(struct larder_recompress *r, size_t room)
 {
+	struct larder_recompress_work *w = r->work;
 	int is_idle = w->may_idle && idle_begin() == 0;
 	size_t bytes;
 
-	if (is_idle && atomic_load(hurry) > 1)
+	if (is_idle && atomic_load(r->hurry) > 1)
 		idle_end(0);
 	bytes = compress(w, room);
 	if (is_idle)
@@ -290,8 +291,7 @@ static int is_outdated(const struct larder_recompress *r, unsigned tag)
 	return number && number != r->current && users_of(r, number) < USERS_MIN;
 }
 
-static void recompress(struct larder_recompress *r, struct larder_pack *p, uint64_t handle,
-		       const _Atomic uint32_t *hurry)
+static void recompress(struct larder_recompress *r, struct larder_pack *p, uint64_t handle)
 {
 	struct larder_recompress_work *w = r->work;
 	size_t bytes, denser_bytes = 0;
@@ -300,8 +300,7 @@ static void recompress(struct larder_recompress *r, struct larder_pack *p, uint6
 	if (!copy_object(p, handle, w->object, &bytes, &tag))
 		return;
 	if (!recompress_expand(r, tag, w->object, bytes, w->page))
-		denser_bytes =
-			compress_idly(w, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR, hurry);
+		denser_bytes = compress_idly(r, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR);
 	if (denser_bytes)
 		replace(r, p, handle, bytes, tag, denser_bytes);
 	else
@@ -331,8 +330,7 @@ static void judge(struct larder_recompress *r, struct larder_pack *p, uint64_t n
 }
 
 /* What to do with an object. Returns 1 when it was recompressed, or tried. */
-static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, unsigned tag,
-		 const _Atomic uint32_t *hurry)
+static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, unsigned tag)
 {
 	if (age_of(tag) == AGE_NEW) {
 		pack_set_tag(p, handle, tag, tag_make(dictionary_of(tag), AGE_OLD));
@@ -347,19 +345,20 @@ static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t ha
 	if (!r->current)
 		return 0;
 	prepare_dictionary(r);
-	recompress(r, p, handle, hurry);
+	recompress(r, p, handle);
 	return 1;
 }
 
 /* Go on with the sweep. Returns 0 at its end. */
-static int sweep(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
+static int sweep(struct larder_recompress *r, struct larder_pack *p)
 {
 	unsigned recompressed = 0, tag;
 
-	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && !atomic_load(hurry); looked_at++) {
+	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && !atomic_load(r->hurry);
+	     looked_at++) {
 		if (!pack_next(p, &r->hand, &tag))
 			return 0;
-		recompressed += (unsigned)visit(r, p, r->hand++, tag, hurry);
+		recompressed += (unsigned)visit(r, p, r->hand++, tag);
 	}
 	return 1;
 }
@@ -386,7 +385,7 @@ static int is_enough(struct larder_recompress *r, const struct larder_pack *p)
 	return bytes >= r->enough_bytes;
 }
 
-static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
+static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p)
 {
 	uint64_t now = sys_now_ns();
 	int goes_on;
@@ -399,7 +398,7 @@ static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p, const 
 	}
 	if (r->hand == 0)
 		r->begun_ns = now;
-	goes_on = sweep(r, p, hurry);
+	goes_on = sweep(r, p);
 	judge(r, p, now);
 	forget_unused(r);
 	pack_compact(p, COMPACT_BYTES);
@@ -412,7 +411,8 @@ uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p, con
 
 	if (!mutex_trylock(&r->running))
 		return 0;
-	rest = go_on(r, p, hurry);
+	r->hurry = hurry;
+	rest = go_on(r, p);
 	mutex_unlock(&r->running);
 	return rest;
 }

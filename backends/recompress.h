@@ -44,10 +44,11 @@ struct larder_recompress {
 	uint64_t enough_bytes, sweep_ns; /* constant: stored bytes for each dictionary at least; between sweeps */
 	int is_patient;			 /* constant: works in idle time, if it may */
 
-	struct larder_mutex running; /* guards what follows; a leaf but for the pack's locks */
-	unsigned current;	     /* number of the dictionary in use; 0: none */
-	uint64_t hand;		     /* of the sweep: the next handle */
-	uint64_t found;		     /* objects that this sweep has marked or tried */
+	struct larder_mutex running;   /* guards what follows; a leaf but for the pack's locks */
+	const _Atomic uint32_t *hurry; /* of this call */
+	unsigned current;	       /* number of the dictionary in use; 0: none */
+	uint64_t hand;		       /* of the sweep: the next handle */
+	uint64_t found;		       /* objects that this sweep has marked or tried */
 	uint64_t begun_ns, rest_until_ns;
 	uint64_t tried, before_bytes, after_bytes; /* of the last objects that were tried with the current dictionary */
 	uint64_t first_share;		     /* after / before of the first of them, in 1/1024; 0: not yet known */

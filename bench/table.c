@@ -188,7 +188,8 @@ static void print_notes(const struct table *t, const struct table_case *c)
 		else if (cell->failed)
 			printf("  %s failed (exit code %d) and is left out\n", name, cell->failed);
 		if (cell->killed)
-			printf("  %s was killed in its cgroup %u times, and run again with 2 %% more memory each time\n", name, cell->killed);
+			printf("  %s was killed in its cgroup %u times, and run again with 2 %% more memory each time\n",
+			       name, cell->killed);
 		if (cell->is_above_limit)
 			printf("  %s took more than the limit of %.1f MiB and 5 %%\n", name,
 			       (double)cell->limit_bytes / (1 << 20));

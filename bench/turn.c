@@ -18,7 +18,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { OOM_REPEATS = 8, OOM_GIFT_DIVISOR = 50, LIMIT_STEPS = 256, LIMITED_TICK_US = 5000, FREE_TICK_US = 100000, LEAST_SHARE = 8 };
+enum {
+	OOM_REPEATS = 8,
+	OOM_GIFT_DIVISOR = 50,
+	LIMIT_STEPS = 256,
+	LIMITED_TICK_US = 5000,
+	FREE_TICK_US = 100000,
+	LEAST_SHARE = 8
+};
 
 static char cgroup[CGROUP_PATH_BYTES];
 static int descriptor = -1;	    /* of the turn */
@@ -268,13 +275,13 @@ int turn_run(struct turn **turn, const struct turn_setup *s, const char *name, u
 	if (!shared)
 		shared = make_turn();
 	*turn = shared;
-	setup.limit_bytes += *killed * (s->limit_bytes / OOM_GIFT_DIVISOR);
-	status = run_once(shared, &setup, run);
-	for (unsigned n = 0; n < OOM_REPEATS && is_for_want_of_memory(status) && s->peer; n++) {
-		++*killed;
-		setup.limit_bytes += s->limit_bytes / OOM_GIFT_DIVISOR;
-		warnx("%s was killed in its cgroup; again, with 2 %% more memory", name);
+	for (unsigned n = 0;; n++) {
+		setup.limit_bytes = s->limit_bytes + *killed * (s->limit_bytes / OOM_GIFT_DIVISOR);
 		status = run_once(shared, &setup, run);
+		if (n == OOM_REPEATS || !is_for_want_of_memory(status) || !s->peer)
+			break;
+		++*killed;
+		warnx("%s was killed in its cgroup; again, with 2 %% more memory", name);
 	}
 	whole.finished++;
 	return status;

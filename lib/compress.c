@@ -221,9 +221,8 @@ static void offer(struct larder_memory *m)
 		end = m->staging.head;
 	atomic_store(&c->end, end);
 	if (c->started && atomic_load_explicit(&c->asleep, memory_order_relaxed) &&
-	    end >= atomic_load(&c->claimed) + WAKE_SLOTS) {
+	    end >= atomic_load(&c->claimed) + WAKE_SLOTS)
 		wake(c);
-	}
 }
 
 void compress_ahead(struct larder_memory *m)

@@ -98,7 +98,7 @@ void direct_sweep(struct larder_memory *m, struct evict_sweep *s)
 {
 	struct larder_direct *d = &m->direct;
 
-	if (sys_now_ns() >= d->not_before_ns) {
+	if (s->want > 0 && sys_now_ns() >= d->not_before_ns) {
 		if (ask(d, s)) {
 			judge(d, s->staged);
 			STATS_ADD(staged_by_handlers, s->staged);
@@ -106,6 +106,5 @@ void direct_sweep(struct larder_memory *m, struct evict_sweep *s)
 			pause(d);
 		}
 	}
-	if (s->staged < s->want)
-		evict_sweep(m, s);
+	evict_sweep(m, s); /* what is left of it */
 }

@@ -229,9 +229,9 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 
 	if (slots < target)
 		sweep.want = min64(target - slots, 2 * EVICT_BATCH);
-	if (sweep.want && now_ns == EVICT_HELD_TOO) /* as fast as it can */
+	if (now_ns == EVICT_HELD_TOO) /* as fast as it can */
 		evict_sweep(m, &sweep);
-	else if (sweep.want)
+	else
 		direct_sweep(m, &sweep);
 	evicted = evict_write_out(m, &r->restorer, &r->swap_out);
 	if (is_over_compressed(m, pressure_watermarks(m, pool).wait_bytes))

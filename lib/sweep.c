@@ -240,7 +240,6 @@ void evict_sweep_chunk(struct larder_memory *m, struct evict_sweep *s, size_t en
 	}
 }
 
-/* May pages of this chunk leave for a tier? */
 int evict_may_take(const struct larder_memory *m, const struct larder_chunk *c, unsigned pool)
 {
 	if (!chunk_is_watched(c) || !chunk_is_used(c) || (pool != REGION_HEAP && c->owner.pool != pool))

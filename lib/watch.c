@@ -202,22 +202,17 @@ void watch_let_go(_Atomic uint64_t *off)
 
 /* ---- attending ---- */
 
-static void stop_attending(struct watcher *w)
+void watch_hurry(struct watcher *w)
 {
 	if (w->attends)
 		idle_end(0);
 	w->attends = 0;
 }
 
-void watch_hurry(struct watcher *w)
-{
-	stop_attending(w);
-}
-
 /* Somebody else needs the CPU. */
 static void give_way(struct watcher *w, uint64_t now)
 {
-	stop_attending(w);
+	watch_hurry(w);
 	w->not_before_ns = now + LATE_FACTOR * (now - w->looked_ns);
 }
 
@@ -242,7 +237,7 @@ static long attend(struct watcher *w, struct uffd_msg *message)
 		sys_yield();
 		idle = sys_now_ns() - now < IDLE_YIELD_NS ? idle + 1 : 0;
 	}
-	stop_attending(w);
+	watch_hurry(w);
 	return -EAGAIN;
 }
 
@@ -315,12 +310,12 @@ long watch_read(struct watcher *w, struct uffd_msg *message)
 	if (n == (long)sizeof(*message) && message->event == UFFD_EVENT_PAGEFAULT)
 		note(w, message, asked);
 	if (!atomic_load_explicit(&w->on_duty, memory_order_relaxed))
-		stop_attending(w);
+		watch_hurry(w);
 	return n;
 }
 
 void watch_leave(struct watcher *w)
 {
-	stop_attending(w);
+	watch_hurry(w);
 	end_duty(w);
 }

@@ -4,7 +4,6 @@
  * reclaim from going on. Needs userfaultfd.
  */
 #include "mix.h"
-#include "process.h"
 
 #include <jemalloc/jemalloc.h>
 #include <liburing.h>
@@ -18,7 +17,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "fixture.h"
 
 enum { PAGE = 4096, WORDS = PAGE / 8, LIMIT_BYTES = 24 << 20, PAGES = 64 << 8, TOUCHES = 60000, PINNED = 64 };
 enum { WATCHDOG_SECONDS = 120 };
@@ -28,34 +27,14 @@ static uint64_t generation[PAGES];
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	static const struct larder_options options = { .limit_bytes = LIMIT_BYTES };
-	int err = process_start(&(struct process_setup){ .options = &options, .allocator = &jemalloc });
+	int err = start_process((struct process_setup){ .options = &options });
 
 	(void)state;
 	alarm(WATCHDOG_SECONDS);
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	else
+	if (!err)
 		pages = mallocx((size_t)PAGES * PAGE, MALLOCX_ALIGN(PAGE));
 	return err;
-}
-
-static int check_table(void **state)
-{
-	(void)state;
-	process_check();
-	return 0;
-}
-
-static struct larder_stats now(void)
-{
-	struct larder_stats s;
-
-	assert_int_equal(process_get_stats(&s), 0);
-	return s;
 }
 
 /* Compresses to a third or so. */

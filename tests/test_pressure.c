@@ -3,7 +3,6 @@
  * Needs userfaultfd.
  */
 #include "mix.h"
-#include "process.h"
 
 #include <jemalloc/jemalloc.h>
 #include <pthread.h>
@@ -16,37 +15,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "fixture.h"
 
 enum { MIB = 1 << 20, LIMIT_MIB = 64, BLOCK = MIB };
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	static const struct larder_options options = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB };
-	int err = process_start(&(struct process_setup){ .options = &options, .allocator = &jemalloc });
 
 	(void)state;
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	return err;
-}
-
-static int check_table(void **state)
-{
-	(void)state;
-	process_check();
-	return 0;
-}
-
-static struct larder_stats now(void)
-{
-	struct larder_stats s;
-
-	assert_int_equal(process_get_stats(&s), 0);
-	return s;
+	return start_process((struct process_setup){ .options = &options });
 }
 
 static uint64_t compressible(size_t i)

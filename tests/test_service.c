@@ -3,7 +3,6 @@
  * test is named for the claim that it proves. Needs userfaultfd.
  */
 #include "mix.h"
-#include "process.h"
 
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
@@ -23,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+#include "fixture.h"
 
 enum { PAGE = 4096, PAGES = 512 };
 
@@ -50,36 +49,13 @@ static struct larder_backend_ops faulty;
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	static const struct larder_backend_ops *const tiers[] = { &faulty };
-	struct process_setup setup = { .allocator = &jemalloc, .tiers = tiers, .ntiers = 1 };
-	int err;
 
 	(void)state;
 	faulty = larder_backend_lz4;
 	faulty.put = faulty_put;
 	faulty.get = faulty_get;
-	err = process_start(&setup);
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	return err;
-}
-
-static int check_table(void **state)
-{
-	(void)state;
-	process_check();
-	return 0;
-}
-
-static struct larder_stats now(void)
-{
-	struct larder_stats s;
-
-	assert_int_equal(process_get_stats(&s), 0);
-	return s;
+	return start_process((struct process_setup){ .tiers = tiers, .ntiers = 1 });
 }
 
 /* Word i of a buffer: text-like, with pages in between that are same-filled (every 5th) or incompressible (every 7th).
