@@ -8,6 +8,7 @@
 
 #include "refill.h"
 #include "resolve.h"
+#include "sigreturn.h"
 #include "stats.h"
 #include "sys.h"
 #include "uffd.h"
@@ -247,9 +248,9 @@ static void die(const siginfo_t *info)
 
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
-	int saved_errno = errno;
+	int saved_errno = errno, served = sigbus_serve(info);
 
-	if (!sigbus_serve(info)) {
+	if (!served) {
 		if (previous.sa_flags & SA_SIGINFO)
 			previous.sa_sigaction(signal, info, context);
 		else if (previous.sa_handler == SIG_DFL || (previous.sa_handler == SIG_IGN && info->si_code > 0))
@@ -258,6 +259,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 			previous.sa_handler(signal);
 	}
 	errno = saved_errno;
+	if (served)
+		sigreturn_now(context, __builtin_dwarf_cfa());
 }
 
 static int install(void)

@@ -1,0 +1,94 @@
+/*
+ * Sigreturn. See sigreturn.h.
+ *
+ * The frame (arch/x86/include/asm/sigframe.h): the return address, which the handler finds where a call would have put
+ * it, and right above it the ucontext.
+ *
+ * Not handled here, but left to the kernel: a shadow stack, on which it has left a token; an alternate stack that it
+ * disarms for the time of the handler (SS_AUTODISARM); a frame without XSAVE's format; code of another segment; and
+ * the flag NT, with which IRETQ faults.
+ */
+#include "sigreturn.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <ucontext.h>
+
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
+
+enum { UC_FP_XSTATE = 1, FLAG_NT = 1 << 14 };
+
+#define AT(reg) (offsetof(ucontext_t, uc_mcontext.gregs) + (reg) * sizeof(greg_t))
+
+_Static_assert(AT(REG_R8) == 40, "the first 40 bytes are flags, link and stack: room for what IRETQ pops");
+_Static_assert(offsetof(ucontext_t, uc_mcontext.fpregs) == 224, "as the kernel has it");
+
+static int has_shadow_stack(void)
+{
+	uint64_t pointer = 0;
+
+	__asm__ volatile("rdsspq %0" : "+r"(pointer)); /* does nothing where there is none */
+	return pointer != 0;
+}
+
+static int same_segments(const ucontext_t *uc)
+{
+	uint16_t cs, ss;
+
+	__asm__("mov %%cs, %0" : "=r"(cs));
+	__asm__("mov %%ss, %0" : "=r"(ss));
+	return (uint16_t)uc->uc_mcontext.gregs[REG_CSGSFS] == cs &&
+	       (uint16_t)(uc->uc_mcontext.gregs[REG_CSGSFS] >> 48) == ss;
+}
+
+/*
+ * The vector registers, then what IRETQ pops (RIP, CS, flags, RSP, SS) to the lower end of the context, and the stack
+ * pointer there: whatever signal comes in between uses the stack below. Then the others, the base of all this last.
+ */
+__attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__((unused)))
+{
+	__asm__("mov 224(%rdi), %rcx\n\t"
+		"mov $-1, %eax\n\t"
+		"mov $-1, %edx\n\t"
+		"xrstor64 (%rcx)\n\t"
+		"mov 168(%rdi), %rax\n\t"
+		"mov 176(%rdi), %rcx\n\t"
+		"mov 160(%rdi), %rdx\n\t"
+		"mov %rax, (%rdi)\n\t"
+		"mov %cs, %eax\n\t"
+		"mov %rax, 8(%rdi)\n\t"
+		"mov %rcx, 16(%rdi)\n\t"
+		"mov %rdx, 24(%rdi)\n\t"
+		"mov %ss, %eax\n\t"
+		"mov %rax, 32(%rdi)\n\t"
+		"mov %rdi, %rsp\n\t"
+		"mov 40(%rdi), %r8\n\t"
+		"mov 48(%rdi), %r9\n\t"
+		"mov 56(%rdi), %r10\n\t"
+		"mov 64(%rdi), %r11\n\t"
+		"mov 72(%rdi), %r12\n\t"
+		"mov 80(%rdi), %r13\n\t"
+		"mov 88(%rdi), %r14\n\t"
+		"mov 96(%rdi), %r15\n\t"
+		"mov 112(%rdi), %rsi\n\t"
+		"mov 120(%rdi), %rbp\n\t"
+		"mov 128(%rdi), %rbx\n\t"
+		"mov 136(%rdi), %rdx\n\t"
+		"mov 144(%rdi), %rax\n\t"
+		"mov 152(%rdi), %rcx\n\t"
+		"mov 104(%rdi), %rdi\n\t"
+		"iretq");
+}
+
+void sigreturn_now(void *context, const void *cfa)
+{
+	ucontext_t *uc = context;
+
+	if (cfa == context && uc->uc_flags & UC_FP_XSTATE && uc->uc_mcontext.fpregs &&
+	    !((unsigned)uc->uc_stack.ss_flags & SS_AUTODISARM) && !(uc->uc_mcontext.gregs[REG_EFL] & FLAG_NT) &&
+	    same_segments(uc) && !has_shadow_stack())
+		resume(uc);
+}
