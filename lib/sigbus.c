@@ -260,16 +260,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 	}
 	errno = saved_errno;
 	if (served)
-		sigreturn_now(context, __builtin_dwarf_cfa());
-}
-
-static int install(void)
-{
-	/* Nested: a refill callback may touch other memory of this kind. */
-	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
-
-	sigemptyset(&action.sa_mask);
-	return sigaction(SIGBUS, &action, &previous) < 0 ? -errno : 0;
+		sigreturn_now(context);
 }
 
 int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
@@ -285,7 +276,8 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r)
 	/* The program may close descriptors that it did not open: what keeps the registrations is the reclaim thread's.
 	 */
 	adopted = reclaim_ask(r, &(struct reclaim_request){ .kind = REQUEST_ADOPT, .fd = program_uffd });
-	err = adopted < 0 ? (int)adopted : install();
+	/* Nested: a refill callback may touch other memory of this kind. */
+	err = adopted < 0 ? (int)adopted : sigreturn_install(SIGBUS, on_sigbus, 0, &previous);
 	if (err) {
 		sys_close(program_uffd);
 		return err;

@@ -2,7 +2,8 @@
  * Sigreturn. See sigreturn.h.
  *
  * The frame (arch/x86/include/asm/sigframe.h): the return address, which the handler finds where a call would have put
- * it, and right above it the ucontext.
+ * it, and right above it the ucontext. The return address is the action's restorer, and this one's is its own: so the
+ * frame says whether the kernel acted by it, with no signal blocked, or by an action of the program's.
  *
  * Not handled here, but left to the kernel: a shadow stack, on which it has left a token; an alternate stack that it
  * disarms for the time of the handler (SS_AUTODISARM); a frame without XSAVE's format; code of another segment; and
@@ -10,7 +11,9 @@
  */
 #include "sigreturn.h"
 
-#include <signal.h>
+#include "sys.h"
+
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <ucontext.h>
@@ -19,7 +22,43 @@
 #define SS_AUTODISARM (1u << 31)
 #endif
 
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000
+#endif
+
 enum { UC_FP_XSTATE = 1, FLAG_NT = 1 << 14 };
+
+/* As the system call has it. */
+struct kernel_action {
+	void (*handler)(int, siginfo_t *, void *);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+/* What a handler returns to. Debuggers and unwinders know a signal's frame by these very bytes. */
+__attribute__((naked)) static void restorer(void)
+{
+	__asm__("mov $15, %rax\n\t" /* SYS_rt_sigreturn */
+		"syscall");
+}
+
+int sigreturn_install(int signal, void (*handler)(int, siginfo_t *, void *), int flags, struct sigaction *previous)
+{
+	const struct kernel_action action = {
+		.handler = handler,
+		.flags = SA_SIGINFO | SA_NODEFER | SA_RESTORER | (unsigned)flags,
+		.restorer = restorer,
+	};
+	struct kernel_action old;
+	long err = sys_call6(SYS_rt_sigaction, signal, (long)&action, (long)&old, sizeof(action.mask), 0, 0);
+
+	if (err < 0)
+		return (int)err;
+	*previous = (struct sigaction){ .sa_sigaction = old.handler, .sa_flags = (int)old.flags };
+	__builtin_memcpy(&previous->sa_mask, &old.mask, sizeof(old.mask));
+	return 0;
+}
 
 #define AT(reg) (offsetof(ucontext_t, uc_mcontext.gregs) + (reg) * sizeof(greg_t))
 
@@ -83,11 +122,12 @@ __attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__
 		"iretq");
 }
 
-void sigreturn_now(void *context, const void *cfa)
+void sigreturn_now(void *context)
 {
 	ucontext_t *uc = context;
+	void (*const *returns_to)(void) = (void *)((char *)context - sizeof(void *));
 
-	if (cfa == context && uc->uc_flags & UC_FP_XSTATE && uc->uc_mcontext.fpregs &&
+	if (*returns_to == restorer && uc->uc_flags & UC_FP_XSTATE && uc->uc_mcontext.fpregs &&
 	    !((unsigned)uc->uc_stack.ss_flags & SS_AUTODISARM) && !(uc->uc_mcontext.gregs[REG_EFL] & FLAG_NT) &&
 	    same_segments(uc) && !has_shadow_stack())
 		resume(uc);

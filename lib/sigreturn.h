@@ -8,13 +8,19 @@
 #ifndef LARDER_SIGRETURN_H
 #define LARDER_SIGRETURN_H
 
+#include <signal.h>
+
+/*
+ * Install a handler that leaves so: sigaction(2) with SA_SIGINFO, SA_NODEFER and `flags`, blocking no other signal.
+ * Returns 0 or a negative errno.
+ */
+int sigreturn_install(int signal, void (*handler)(int, siginfo_t *, void *), int flags, struct sigaction *previous);
+
 /*
  * Go on where the signal interrupted the thread; does not come back. Or does, when that is not sure to be right; then
- * the handler has to return as any other.
- *
- * `context` is the handler's third argument, `cfa` its __builtin_dwarf_cfa(): the frame is the kernel's only if the
- * kernel called the handler, and not another handler. The action must block no signal, its own included (SA_NODEFER).
+ * the handler has to return as any other. It is not when the kernel called another handler, which then called this one:
+ * that one may block signals, and has more to do. `context` is the handler's third argument.
  */
-void sigreturn_now(void *context, const void *cfa);
+void sigreturn_now(void *context);
 
 #endif
