@@ -1,6 +1,6 @@
 /*
  * Which threads should serve userfaultfd faults? The measurement behind Larder's choice: one handler pinned to each
- * CPU, at normal priority.
+ * CPU, at normal priority while faults are rare; and what no choice can get below.
  *
  * Where a handler runs matters more than what it does: a fault handed to another CPU costs two wake-ups across CPUs,
  * and a handler of low priority waits while others use the CPU. So each arrangement of handlers is measured with the
@@ -13,11 +13,14 @@
 #include "clock.h"
 #include "latency.h"
 
+#include <argp.h>
 #include <err.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +35,11 @@
 enum {
 	PAGE_BYTES = 4096,
 	FAULTS = 20000, /* of each faulting thread, unless time runs out */
-	MAX_FAULTERS = 4,
+	MAX_FAULTERS = 8,
 	MAX_BUSY = 4,
 	MAX_CPUS = 8,
 	MAX_ROUNDS = 99,
-	WORK_BETWEEN_FAULTS = 1000, /* turns of an empty loop: a program does something with a page */
+	WORK = 1000, /* turns of an empty loop between faults: a program does something with a page */
 };
 static const double CELL_SECONDS = 0.7;
 
@@ -45,23 +48,32 @@ static const struct arrangement {
 	int pinned; /* one handler on each CPU; else as many, anywhere */
 	int policy, nice;
 	int backstop; /* one more handler, unpinned, at nice -10 */
+	int attends;  /* handlers do not sleep, they yield */
+	int raises;   /* no handlers: a fault raises SIGBUS, and the thread copies the page itself */
 } arrangements[] = {
-	{ "pinned, SCHED_IDLE", 1, SCHED_IDLE, 0, 0 },	  { "pinned, SCHED_IDLE + backstop", 1, SCHED_IDLE, 0, 1 },
-	{ "pinned, nice 0", 1, SCHED_OTHER, 0, 0 },	  { "pinned, nice -20", 1, SCHED_OTHER, -20, 0 },
-	{ "unpinned, nice -10", 0, SCHED_OTHER, -10, 0 },
+	{ .name = "pinned, SCHED_IDLE", .pinned = 1, .policy = SCHED_IDLE },
+	{ .name = "pinned, SCHED_IDLE + backstop", .pinned = 1, .policy = SCHED_IDLE, .backstop = 1 },
+	{ .name = "pinned, SCHED_IDLE, attending", .pinned = 1, .policy = SCHED_IDLE, .attends = 1 },
+	{ .name = "pinned, nice 0", .pinned = 1 },
+	{ .name = "pinned, nice -20", .pinned = 1, .nice = -20 },
+	{ .name = "unpinned, nice -10", .nice = -10 },
+	{ .name = "none, SIGBUS", .raises = 1 },
 };
 
 static const struct load {
 	unsigned busy, faulters; /* threads */
-} loads[] = { { 0, 1 }, { 0, 2 }, { 1, 1 }, { 2, 1 }, { 2, 2 } };
+} loads[] = { { 0, 1 }, { 0, 2 }, { 0, 4 }, { 0, 8 }, { 1, 1 }, { 2, 1 }, { 2, 2 } };
 
 enum { ARRANGEMENTS = sizeof(arrangements) / sizeof(arrangements[0]), LOADS = sizeof(loads) / sizeof(loads[0]) };
-enum figure { P50, P90, P99, MEAN, FIGURES };
+enum figure { P50, P90, P99, MEAN, RATE, FIGURES };
 
 typedef double figures[FIGURES];
 
 /* Shared with the processes that measure. */
 static figures (*results)[ARRANGEMENTS][LOADS]; /* [round] */
+
+static unsigned rounds = 3;
+static int work = WORK;
 
 /* ---- one cell; everything below is that process's ---- */
 
@@ -71,13 +83,13 @@ static char page[PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
 static uint64_t deadline_ns;
 static atomic_int over;
 
-static void open_region(void)
+static void open_region(const struct arrangement *a)
 {
-	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_api api = { .api = UFFD_API, .features = a->raises ? UFFD_FEATURE_SIGBUS : 0 };
 	struct uffdio_register r = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	size_t bytes = (size_t)MAX_FAULTERS * FAULTS * PAGE_BYTES;
 
-	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | (a->attends ? O_NONBLOCK : 0));
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
 		err(2, "userfaultfd");
 	region = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -110,10 +122,10 @@ static void take_place(const struct handler *h)
 		err(2, "cannot set nice %d; run as root", h->nice);
 }
 
-static void serve(const struct uffd_msg *m)
+static void serve(uint64_t address)
 {
 	struct uffdio_copy copy = {
-		.dst = m->arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1),
+		.dst = address & ~(uint64_t)(PAGE_BYTES - 1),
 		.src = (uintptr_t)page,
 		.len = PAGE_BYTES,
 	};
@@ -128,8 +140,17 @@ static void *handler_thread(void *arg)
 	take_place(arg);
 	for (;;)
 		if (read(uffd, &m, sizeof(m)) == sizeof(m))
-			serve(&m);
+			serve(m.arg.pagefault.address);
+		else /* attending */
+			sched_yield();
 	return NULL;
+}
+
+static void on_sigbus(int signal, siginfo_t *info, void *context)
+{
+	(void)signal;
+	(void)context;
+	serve((uintptr_t)info->si_addr);
 }
 
 static void *busy_thread(void *unused)
@@ -157,7 +178,7 @@ static void *faulter_thread(void *arg)
 		(void)*(const volatile char *)(f->pages + i * PAGE_BYTES);
 		now = clock_ns();
 		latency_add(f->latency, now - start);
-		for (volatile int turn = 0; turn < WORK_BETWEEN_FAULTS; turn++)
+		for (volatile int turn = 0; turn < work; turn++)
 			;
 	}
 	return NULL;
@@ -176,8 +197,13 @@ static void start_handlers(const struct arrangement *a)
 {
 	static struct handler handlers[MAX_CPUS + 1];
 	cpu_set_t allowed;
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
 	int count = 0;
 
+	if (a->raises) {
+		sigaction(SIGBUS, &action, NULL);
+		return;
+	}
 	sched_getaffinity(0, sizeof(allowed), &allowed);
 	for (int cpu = 0; cpu < CPU_SETSIZE && count < MAX_CPUS; cpu++)
 		if (CPU_ISSET((unsigned)cpu, &allowed))
@@ -188,9 +214,10 @@ static void start_handlers(const struct arrangement *a)
 		start(handler_thread, &handlers[count]);
 }
 
-static void summarise(struct faulter *faulters, unsigned count, figures result)
+static void summarise(struct faulter *faulters, unsigned count, uint64_t start, figures result)
 {
 	struct latency *all = latency_create();
+	double seconds = seconds_since(start);
 
 	for (unsigned i = 0; i < count; i++)
 		latency_append(all, faulters[i].latency);
@@ -198,18 +225,21 @@ static void summarise(struct faulter *faulters, unsigned count, figures result)
 	result[P90] = latency_quantile_us(all, 0.9);
 	result[P99] = latency_quantile_us(all, 0.99);
 	result[MEAN] = latency_mean_us(all);
+	result[RATE] = (double)all->count / seconds / 1000;
 }
 
 static void measure(const struct arrangement *a, const struct load *l, figures result)
 {
 	static struct faulter faulters[MAX_FAULTERS];
+	uint64_t start_ns;
 
-	open_region();
+	open_region(a);
 	start_handlers(a);
 	for (unsigned i = 0; i < l->busy; i++)
 		start(busy_thread, NULL);
 	usleep(50000); /* let everything find its place */
-	deadline_ns = clock_ns() + (uint64_t)(CELL_SECONDS * 1e9);
+	start_ns = clock_ns();
+	deadline_ns = start_ns + (uint64_t)(CELL_SECONDS * 1e9);
 	for (unsigned i = 0; i < l->faulters; i++) {
 		faulters[i].pages = region + (size_t)i * FAULTS * PAGE_BYTES;
 		faulters[i].latency = latency_create();
@@ -218,7 +248,7 @@ static void measure(const struct arrangement *a, const struct load *l, figures r
 	for (unsigned i = 0; i < l->faulters; i++)
 		pthread_join(faulters[i].thread, NULL);
 	atomic_store(&over, 1);
-	summarise(faulters, l->faulters, result);
+	summarise(faulters, l->faulters, start_ns, result);
 }
 
 /* ---- all cells ---- */
@@ -243,7 +273,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(unsigned rounds, unsigned a, unsigned l, enum figure f)
+static double median(unsigned a, unsigned l, enum figure f)
 {
 	double values[MAX_ROUNDS];
 
@@ -253,37 +283,46 @@ static double median(unsigned rounds, unsigned a, unsigned l, enum figure f)
 	return (values[(rounds - 1) / 2] + values[rounds / 2]) / 2;
 }
 
-static void print_table(unsigned rounds)
+static void print_table(void)
 {
-	printf("%-32s%6s%10s%10s%10s%10s%10s\n", "handlers", "busy", "faulting", "p50 us", "p90", "p99", "mean");
+	printf("%-32s%6s%10s%10s%10s%10s%10s%10s\n", "handlers", "busy", "faulting", "p50 us", "p90", "p99",
+	       "mean", "1000/s");
 	for (unsigned l = 0; l < LOADS; l++)
 		for (unsigned a = 0; a < ARRANGEMENTS; a++) {
 			printf("%-32s%6u%10u", arrangements[a].name, loads[l].busy, loads[l].faulters);
 			for (int f = 0; f < FIGURES; f++)
-				printf("%10.1f", median(rounds, a, l, f));
+				printf("%10.1f", median(a, l, f));
 			printf("%s", a + 1 < ARRANGEMENTS ? "\n" : "\n\n");
 		}
 }
 
-static unsigned parse_rounds(int argc, char **argv)
+static error_t parse(int key, char *arg, struct argp_state *state)
 {
-	long rounds = argc == 3 && !strcmp(argv[1], "--rounds") ? atol(argv[2]) : 0;
+	char *end;
+	unsigned long n = arg ? strtoul(arg, &end, 10) : 0;
 
-	if (argc == 1)
-		return 3;
-	if (rounds < 1 || rounds > MAX_ROUNDS) {
-		fprintf(stderr,
-			"Usage: %s [--rounds N]\nCompare threads that serve userfaultfd faults; N is 1 to %d (3).\n",
-			argv[0], MAX_ROUNDS);
-		exit(2);
-	}
-	return (unsigned)rounds;
+	if (key != 'r' && key != 'w')
+		return ARGP_ERR_UNKNOWN;
+	if (*end || end == arg || *arg == '-' || (key == 'r' ? n < 1 || n > MAX_ROUNDS : n > INT_MAX))
+		argp_error(state, "%s is not a number that will do", arg);
+	if (key == 'r')
+		rounds = (unsigned)n;
+	else
+		work = (int)n;
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	unsigned rounds = parse_rounds(argc, argv);
+	static const struct argp_option options[] = {
+		{ "rounds", 'r', "N", 0, "medians of so many, 1 to 99 (3)", 0 },
+		{ "work", 'w', "N", 0, "turns of an empty loop between two faults of a thread (1000)", 0 },
+		{ 0 },
+	};
+	const struct argp argp = { options, parse, NULL, "Compare threads that serve userfaultfd faults.", NULL, NULL,
+				   NULL };
 
+	argp_parse(&argp, argc, argv, 0, NULL, NULL);
 	results = mmap(NULL, rounds * sizeof(*results), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (results == MAP_FAILED)
 		err(2, "no memory");
@@ -291,6 +330,6 @@ int main(int argc, char **argv)
 		for (unsigned l = 0; l < LOADS; l++)
 			for (unsigned a = 0; a < ARRANGEMENTS; a++)
 				measure_in_child(round, a, l);
-	print_table(rounds);
+	print_table();
 	return 0;
 }
