@@ -88,6 +88,9 @@ struct larder_batch {
 	int result;				 /* 0 or a negative errno; set when it is reaped */
 };
 
+/* Who is waiting while a tier recompresses: nobody; reclaim, which is at work; a fork, for its end. */
+enum larder_hurry { LARDER_CALM, LARDER_AT_WORK, LARDER_FROZEN };
+
 /*
  * Scratch memory for one calling thread. A backend says how much it wants in ops->scratch_bytes; the caller maps it
  * once per thread and passes it to each call, so that no backend needs thread-local storage.
@@ -141,8 +144,8 @@ struct larder_backend_ops {
 	/*
 	 * Make what has been stored for a while smaller, by means that put() has no time for: a few hundred
 	 * microseconds of it. Runs beside put, get and drop, but not while the process forks; one thread at a time.
-	 * Comes back soon when *hurry is not 0. The thread may be under SCHED_IDLE for a time, but not when *hurry is
-	 * more than 1: then somebody waits for it, and may have taken it out already. Returns in how many ns there is
+	 * Comes back soon when *hurry (enum larder_hurry) is not LARDER_CALM. The thread may be under SCHED_IDLE for a
+	 * time, but not when it is LARDER_FROZEN: then somebody waits for it, and may have taken it out already. Returns in how many ns there is
 	 * more to do; 0: not before something has been put. NULL: there is no such means.
 	 */
 	uint64_t (*recompress)(void *backend, const _Atomic uint32_t *hurry);

@@ -261,7 +261,7 @@ static size_t compress_idly(struct larder_recompress *r, size_t room)
 	int is_idle = w->may_idle && idle_begin() == 0;
 	size_t bytes;
 
-	if (is_idle && atomic_load(r->hurry) > 1)
+	if (is_idle && atomic_load(r->hurry) == LARDER_FROZEN)
 		idle_end(0);
 	bytes = compress(w, room);
 	if (is_idle)
@@ -354,7 +354,7 @@ static int sweep(struct larder_recompress *r, struct larder_pack *p)
 {
 	unsigned recompressed = 0, tag;
 
-	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && !atomic_load(r->hurry);
+	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && atomic_load(r->hurry) == LARDER_CALM;
 	     looked_at++) {
 		if (!pack_next(p, &r->hand, &tag))
 			return 0;

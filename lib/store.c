@@ -203,19 +203,19 @@ static void note_drop(struct larder_store *store, struct store_place place)
 
 void store_at_work(struct larder_store *store, int is_at_work)
 {
-	atomic_store(&store->hurry, is_at_work ? STORE_AT_WORK : STORE_CALM);
+	atomic_store(&store->hurry, is_at_work ? LARDER_AT_WORK : LARDER_CALM);
 }
 
 int store_is_at_work(const struct larder_store *store)
 {
-	return atomic_load(&store->hurry) != STORE_CALM;
+	return atomic_load(&store->hurry) != LARDER_CALM;
 }
 
 void store_freeze(struct larder_store *store)
 {
 	int tid;
 
-	atomic_store(&store->hurry, STORE_FROZEN);
+	atomic_store(&store->hurry, LARDER_FROZEN);
 	tid = atomic_load(&store->recompressing);
 	if (tid) /* it may be waiting for idle time */
 		idle_end(tid);
@@ -227,7 +227,7 @@ void store_thaw(struct larder_store *store)
 {
 	struct store_dropped *d;
 
-	atomic_store(&store->hurry, STORE_AT_WORK);
+	atomic_store(&store->hurry, LARDER_AT_WORK);
 	mutex_lock(&store->dropped_lock);
 	d = store->dropped;
 	store->dropped = NULL;
@@ -249,7 +249,7 @@ void store_drop(struct larder_store *store, struct store_place place)
 		return;
 	}
 	atomic_fetch_add(&store->dropping, 1);
-	if (atomic_load(&store->hurry) == STORE_FROZEN)
+	if (atomic_load(&store->hurry) == LARDER_FROZEN)
 		note_drop(store, place);
 	else
 		drop_now(store, place);
@@ -284,7 +284,7 @@ void store_inherit(struct larder_store *store, int (*named)(void *arg, unsigned 
 {
 	struct inheritance inheritance = { .named = named, .arg = arg, .tier = STORE_TIER_FIRST };
 
-	atomic_store(&store->hurry, STORE_AT_WORK);
+	atomic_store(&store->hurry, LARDER_AT_WORK);
 	atomic_store(&store->dropping, 0);
 	store->dropped_lock = (struct larder_mutex){ 0 };
 	forget_dropped(store);
@@ -353,7 +353,7 @@ uint64_t store_recompress(struct larder_store *store)
 
 	atomic_fetch_add(&store->dropping, 1);
 	atomic_store(&store->recompressing, sys_gettid());
-	for (unsigned i = 0; i < store->ntiers && !atomic_load(&store->hurry); i++) {
+	for (unsigned i = 0; i < store->ntiers && atomic_load(&store->hurry) == LARDER_CALM; i++) {
 		const struct store_tier *tier = &store->tiers[i];
 		uint64_t ns = tier->ops->recompress ? tier->ops->recompress(tier->backend, &store->hurry) : 0;
 

@@ -43,7 +43,7 @@ struct larder_store {
 	size_t scratch_bytes;
 	_Atomic int64_t same_pages; /* live places of STORE_TIER_SAME */
 
-	_Atomic uint32_t hurry;		  /* enum store_hurry; the reclaim thread's */
+	_Atomic uint32_t hurry;		  /* enum larder_hurry; the reclaim thread's */
 	_Atomic uint32_t dropping;	  /* threads in store_drop(), or that recompress */
 	_Atomic int recompressing;	  /* id of the thread that does, or 0 */
 	struct larder_mutex dropped_lock; /* guards what follows; a leaf */
@@ -114,9 +114,6 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 
 /* Forget a page. */
 void store_drop(struct larder_store *store, struct store_place place);
-
-/* Is recompression in the way? Of reclaim, which is at work; of a fork, which waits for its end. */
-enum store_hurry { STORE_CALM, STORE_AT_WORK, STORE_FROZEN };
 
 /*
  * Recompression rests while the reclaim thread is at work: every page that is moved out interrupts all CPUs that run

@@ -5,8 +5,8 @@
 #ifndef LARDER_TEST_POOLS_H
 #define LARDER_TEST_POOLS_H
 
-#include "process.h"
 #include "content.h"
+#include "fixture.h"
 
 #include <larder/larder.h>
 
@@ -46,13 +46,6 @@ static inline int start_unlimited(void **state)
 	else
 		learn_larders_sigbus();
 	return err;
-}
-
-static inline int check_table(void **state)
-{
-	(void)state;
-	process_check();
-	return 0;
 }
 
 static inline larder_pool *pool_new(const struct larder_pool_options *options)

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #ifdef IN_PROCESS
-#include "process.h"
+#include "start.h"
 #include "flaky_disk.h"
 
 #include <jemalloc/jemalloc.h>
@@ -439,9 +439,6 @@ static int parse(int argc, char **argv)
 static int start_larder(void)
 {
 #ifdef IN_PROCESS
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	struct larder_options o = { .limit_bytes = (uint64_t)options.limit_mib * MIB,
 				    .limit_percent = options.limit_percent,
 				    .swap_dir = options.swap_dir,
@@ -450,8 +447,7 @@ static int start_larder(void)
 	static struct disk_seam seam;
 
 	seam = flaky_seam(&flaky);
-	return process_start(
-		&(struct process_setup){ .options = &o, .allocator = &jemalloc, .seam = options.flaky ? &seam : NULL });
+	return start_process((struct process_setup){ .options = &o, .seam = options.flaky ? &seam : NULL });
 #else
 	/* `larder run` has these */
 	return options.limit_mib || options.limit_percent || options.swap_dir || options.flaky ? -1 : 0;

@@ -7,7 +7,7 @@
  *
  * Exit status: 0, 1 wrong contents or counts, 2 usage. The seed is printed.
  */
-#include "process.h"
+#include "start.h"
 #include "content.h"
 #include "flaky_disk.h"
 
@@ -140,9 +140,6 @@ static void *work(void *arg)
 
 static int start(void)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	static struct disk_seam seam;
 	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB,
@@ -153,7 +150,7 @@ static int start(void)
 	int err;
 
 	seam = flaky_seam(&disk);
-	err = process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc, .seam = &seam });
+	err = start_process((struct process_setup){ .options = &o, .seam = &seam });
 	if (!err)
 		err = larder_pool_create(
 			&pool, &(struct larder_pool_options){ .fault_mode = is_inline ? LARDER_FAULT_INLINE

@@ -70,7 +70,7 @@ static void evict_everything(void)
 		larder_reclaim(EVERYTHING);
 }
 
-static struct larder_stats now(void)
+static struct larder_stats stats_now(void)
 {
 	struct larder_stats s = { 0 };
 
@@ -107,15 +107,15 @@ static void a_child_sees_evicted_memory_and_reclaims_by_itself(void **state)
 	evict_everything();
 	pid = fork();
 	if (pid == 0) {
-		struct larder_stats before = now();
+		struct larder_stats before = stats_now();
 
 		child_expect(before.pid == getpid() && before.forks == 0);
 		child_expect(before.pages[LARDER_PAGES_STORED] > PAGES / 2);
 		child_expect(!swaps || before.disk.limit_bytes == (uint64_t)SWAP_MIB * MIB);
 		child_expect(wrong_page(first_generation) == PAGES);
 		evict_everything();
-		child_expect(now().evictions > PAGES / 2);
-		child_expect(now().pages[LARDER_PAGES_STORED] > PAGES / 2);
+		child_expect(stats_now().evictions > PAGES / 2);
+		child_expect(stats_now().pages[LARDER_PAGES_STORED] > PAGES / 2);
 		child_expect(wrong_page(first_generation) == PAGES);
 		fill_all(2);
 		evict_everything();
@@ -279,11 +279,11 @@ static void what_a_killed_child_held_on_disk_is_free_again(void **state)
 		kill(pid, SIGKILL);
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 		usleep(50000); /* the kernel takes rings and descriptors apart in the background */
-		refused = now().disk.refused;
+		refused = stats_now().disk.refused;
 		fill_all(1);
 		evict_everything();
-		assert_int_equal(now().disk.refused, refused);
-		assert_true(now().pages[LARDER_PAGES_STORED] > PAGES / 4 * 3);
+		assert_int_equal(stats_now().disk.refused, refused);
+		assert_true(stats_now().pages[LARDER_PAGES_STORED] > PAGES / 4 * 3);
 	}
 	assert_int_equal(wrong_page(first_generation), PAGES);
 }
@@ -417,9 +417,6 @@ static void a_child_that_can_have_no_service_has_its_memory_all_the_same(void **
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .flags = LARDER_IGNORE_SYSTEM };
 	int err;
@@ -431,10 +428,8 @@ static int start(void **state)
 		o.limit_bytes = (uint64_t)16 * MIB; /* what is compressed in RAM may cost a quarter */
 		o.flags |= encrypts ? LARDER_SWAP_ENCRYPT : 0;
 	}
-	err = process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc });
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	else
+	err = start_process((struct process_setup){ .options = &o });
+	if (!err)
 		base = mallocx((size_t)PAGES * PAGE, MALLOCX_ALIGN(PAGE));
 	return err;
 }

@@ -4,7 +4,7 @@
  * and a build with LARDER_DEBUG_CHECKS for the former.
  */
 #include "limit.h"
-#include "process.h"
+#include "start.h"
 
 #include <errno.h>
 #include <jemalloc/jemalloc.h>
@@ -42,14 +42,10 @@ static int losing_get(void *backend, void *scratch, uint64_t handle, void *page)
 
 static void start(const struct larder_backend_ops *ops, uint64_t limit_bytes)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	const struct larder_backend_ops *const tiers[] = { ops };
 	const struct larder_options o = { .limit_bytes = limit_bytes, .flags = LARDER_IGNORE_SYSTEM };
 
-	if (process_start(
-		    &(struct process_setup){ .options = &o, .allocator = &jemalloc, .tiers = tiers, .ntiers = 1 }) < 0)
+	if (start_process((struct process_setup){ .options = &o, .tiers = tiers, .ntiers = 1 }))
 		_exit(2);
 }
 

@@ -701,20 +701,15 @@ static const struct disk_seam seam = { .submit = on_submit, .complete = on_compl
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .flags = LARDER_IGNORE_SYSTEM |
 					     (getenv("LARDER_TEST_ENCRYPT") ? LARDER_SWAP_ENCRYPT : 0),
 				    .swap_dir = dir ? dir : "/var/tmp",
 				    .swap_bytes = (uint64_t)SWAP_MIB * MIB };
-	int err = process_start(&(struct process_setup){ .options = &o, .allocator = &jemalloc, .seam = &seam });
+	int err = start_process((struct process_setup){ .options = &o, .seam = &seam });
 
 	(void)state;
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	else
+	if (!err)
 		learn_larders_sigbus();
 	return err;
 }

@@ -5,7 +5,7 @@
  * Needs the right to make a cgroup: root, and a memory controller (v1 or v2) that is mounted writable. Skipped
  * otherwise.
  */
-#include "process.h"
+#include "start.h"
 #include "sys.h"
 
 #include <jemalloc/jemalloc.h>
@@ -126,15 +126,12 @@ static void hog(void)
  * should be. */
 static int cache(void)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	struct larder_pool_stats stats;
 	larder_pool *pool;
 	void *range[RANGES];
 
 	enter_cgroup();
-	if (process_start(&(struct process_setup){ .allocator = &jemalloc }) || larder_pool_create(&pool, NULL))
+	if (start_process((struct process_setup){ 0 }) || larder_pool_create(&pool, NULL))
 		return 4;
 	for (int i = 0; i < RANGES; i++) {
 		struct larder_volatile_options o = { .priority = i };

@@ -40,22 +40,14 @@ static struct larder_backend_ops guarded;
 
 static int start(void **state)
 {
-	static const struct arena_allocator jemalloc = {
-		.mallctl = mallctl, .mallocx = mallocx, .dallocx = dallocx, .sallocx = sallocx
-	};
 	static const struct larder_options options = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB,
 						       .flags = LARDER_IGNORE_SYSTEM };
 	static const struct larder_backend_ops *const tiers[] = { &guarded };
-	struct process_setup setup = { .options = &options, .allocator = &jemalloc, .tiers = tiers, .ntiers = 1 };
-	int err;
 
 	(void)state;
 	guarded = larder_backend_lz4;
 	guarded.put = guarded_put;
-	err = process_start(&setup);
-	if (err)
-		fprintf(stderr, "cannot start: %d\n", err);
-	return err;
+	return start_process((struct process_setup){ .options = &options, .tiers = tiers, .ntiers = 1 });
 }
 
 /* ---- nothing volatile is stored ---- */
