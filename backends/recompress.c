@@ -354,8 +354,8 @@ static int sweep(struct larder_recompress *r, struct larder_pack *p)
 {
 	unsigned recompressed = 0, tag;
 
-	for (unsigned looked_at = 0; looked_at < LOOK_AT && recompressed < BATCH && atomic_load(r->hurry) == LARDER_CALM;
-	     looked_at++) {
+	for (unsigned looked_at = 0;
+	     looked_at < LOOK_AT && recompressed < BATCH && atomic_load(r->hurry) == LARDER_CALM; looked_at++) {
 		if (!pack_next(p, &r->hand, &tag))
 			return 0;
 		recompressed += (unsigned)visit(r, p, r->hand++, tag);

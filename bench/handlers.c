@@ -285,8 +285,8 @@ static double median(unsigned a, unsigned l, enum figure f)
 
 static void print_table(void)
 {
-	printf("%-32s%6s%10s%10s%10s%10s%10s%10s\n", "handlers", "busy", "faulting", "p50 us", "p90", "p99",
-	       "mean", "1000/s");
+	printf("%-32s%6s%10s%10s%10s%10s%10s%10s\n", "handlers", "busy", "faulting", "p50 us", "p90", "p99", "mean",
+	       "1000/s");
 	for (unsigned l = 0; l < LOADS; l++)
 		for (unsigned a = 0; a < ARRANGEMENTS; a++) {
 			printf("%-32s%6u%10u", arrangements[a].name, loads[l].busy, loads[l].faulters);
@@ -319,8 +319,8 @@ int main(int argc, char **argv)
 		{ "work", 'w', "N", 0, "turns of an empty loop between two faults of a thread (1000)", 0 },
 		{ 0 },
 	};
-	const struct argp argp = { options, parse, NULL, "Compare threads that serve userfaultfd faults.", NULL, NULL,
-				   NULL };
+	const struct argp argp = { options, parse, NULL, "Compare threads that serve userfaultfd faults.",
+				   NULL,    NULL,  NULL };
 
 	argp_parse(&argp, argc, argv, 0, NULL, NULL);
 	results = mmap(NULL, rounds * sizeof(*results), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
