@@ -145,8 +145,9 @@ struct larder_backend_ops {
 	 * Make what has been stored for a while smaller, by means that put() has no time for: a few hundred
 	 * microseconds of it. Runs beside put, get and drop, but not while the process forks; one thread at a time.
 	 * Comes back soon when *hurry (enum larder_hurry) is not LARDER_CALM. The thread may be under SCHED_IDLE for a
-	 * time, but not when it is LARDER_FROZEN: then somebody waits for it, and may have taken it out already. Returns in how many ns there is
-	 * more to do; 0: not before something has been put. NULL: there is no such means.
+	 * time, but not when it is LARDER_FROZEN: then somebody waits for it, and may have taken it out already.
+	 * Returns in how many ns there is more to do; 0: not before something has been put. NULL: there is no such
+	 * means.
 	 */
 	uint64_t (*recompress)(void *backend, const _Atomic uint32_t *hurry);
 

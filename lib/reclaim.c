@@ -221,13 +221,14 @@ static void wait_for_disk(struct larder_reclaim *r)
 
 /*
  * Slots are emptied in order, so one whose page is on its way to disk keeps those behind it, which count until then:
- * while its batch waits to be full, as much as staging can hold would be evicted for nothing.
+ * while its batch waits to be full, as much as staging can hold would be evicted for nothing. A batch's worth may wait:
+ * each is a write of its own.
  */
 static void send_what_keeps_others(struct larder_reclaim *r, size_t target)
 {
 	const struct larder_staging *s = &r->memory->staging;
 
-	if (s->cursor - s->tail > target)
+	if (s->cursor - s->tail > max64(target, LARDER_BATCH_MAX_OBJECTS))
 		swap_out_flush_slot(r->memory, &r->swap_out, r->restorer.scratch, staging_slot(s->tail));
 }
 

@@ -325,7 +325,7 @@ static void other_signals_may_come_at_any_time(void **state)
 	handle(0);
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &often, NULL);
-	for (int i = 0; i < 20000; i++)
+	for (int i = 0; i < 5000; i++)
 		fault(0);
 	setitimer(ITIMER_REAL, &never, NULL);
 	assert_int_equal(came_back, 0);
