@@ -49,7 +49,8 @@ static int start(void **state)
 
 /*
  * A page on its way to disk at the tail of staging once kept the slots of all that was evicted after it, which counted
- * until its batch was full: usage fell to two thirds of the limit, and what was in use with it.
+ * until its batch was full: usage fell to half of the limit, and what was in use with it. (Beside programs that leave
+ * the writes no CPU it still does, since reclaim does not wait for them.)
  */
 static void usage_stays_near_the_limit(void **state)
 {
@@ -67,7 +68,7 @@ static void usage_stays_near_the_limit(void **state)
 	print_message("usage at least %.1f MiB of %d; %lu pages to disk at once (%lx)\n", (double)least / MIB,
 		      LIMIT_MIB, (unsigned long)now().direct, (unsigned long)sum);
 	assert_true(now().direct > 0);
-	assert_true(least >= (uint64_t)LIMIT_MIB * MIB / 8 * 7);
+	assert_true(least >= (uint64_t)LIMIT_MIB * MIB / 4 * 3);
 }
 
 int main(void)
