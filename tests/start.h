@@ -8,6 +8,7 @@
 
 #include <jemalloc/jemalloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* Whatever the setup says of the allocator. Returns process_start()'s error, which has been printed. */
 static inline int start_process(struct process_setup setup)
@@ -22,6 +23,14 @@ static inline int start_process(struct process_setup setup)
 	if (err)
 		fprintf(stderr, "cannot start: %d\n", err);
 	return err;
+}
+
+/* Where the swap files of tests are made. */
+static inline const char *swap_dir(void)
+{
+	const char *dir = getenv("TMPDIR");
+
+	return dir ? dir : "/var/tmp";
 }
 
 #endif

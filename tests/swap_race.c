@@ -141,10 +141,9 @@ static void *work(void *arg)
 static int start(void)
 {
 	static struct disk_seam seam;
-	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .limit_bytes = (uint64_t)LIMIT_MIB * MIB,
 				    .flags = LARDER_IGNORE_SYSTEM,
-				    .swap_dir = dir ? dir : "/var/tmp",
+				    .swap_dir = swap_dir(),
 				    .swap_bytes = (uint64_t)SWAP_MIB * MIB };
 	void *p = NULL;
 	int err;

@@ -417,13 +417,12 @@ static void a_child_that_can_have_no_service_has_its_memory_all_the_same(void **
 
 static int start(void **state)
 {
-	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .flags = LARDER_IGNORE_SYSTEM };
 	int err;
 
 	(void)state;
 	if (swaps) {
-		o.swap_dir = dir ? dir : "/var/tmp";
+		o.swap_dir = swap_dir();
 		o.swap_bytes = (uint64_t)SWAP_MIB * MIB;
 		o.limit_bytes = (uint64_t)16 * MIB; /* what is compressed in RAM may cost a quarter */
 		o.flags |= encrypts ? LARDER_SWAP_ENCRYPT : 0;

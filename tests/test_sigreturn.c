@@ -2,6 +2,7 @@
  * Leaving a signal handler without a system call: everything is as it was, and what is not sure to be right is left to
  * the kernel. Each test is named for the claim that it proves.
  */
+#include "mix.h"
 #include "sigreturn.h"
 
 #include <cpuid.h>
@@ -108,8 +109,7 @@ static uint64_t seed = 1;
 
 static uint64_t next_random(void)
 {
-	seed = seed * 6364136223846793005u + 1442695040888963407u;
-	return seed >> 11;
+	return mix(seed++);
 }
 
 /* Where XSAVE keeps an extended component; 0 bytes: this processor has none. */
@@ -163,7 +163,7 @@ static void prepare(uint64_t more_flags)
 	struct registers *r = &sigreturn_before;
 
 	for (int i = 0; i < GENERAL; i++)
-		r->general[i] = next_random() << 20 ^ next_random();
+		r->general[i] = next_random();
 	r->general[0] = (uintptr_t)page + next_random() % PAGE;
 	r->flags = 0x202 | (next_random() & FLAGS) | more_flags;
 	r->red_zone[0] = r->general[13];

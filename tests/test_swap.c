@@ -701,10 +701,9 @@ static const struct disk_seam seam = { .submit = on_submit, .complete = on_compl
 
 static int start(void **state)
 {
-	const char *dir = getenv("TMPDIR");
 	struct larder_options o = { .flags = LARDER_IGNORE_SYSTEM |
 					     (getenv("LARDER_TEST_ENCRYPT") ? LARDER_SWAP_ENCRYPT : 0),
-				    .swap_dir = dir ? dir : "/var/tmp",
+				    .swap_dir = swap_dir(),
 				    .swap_bytes = (uint64_t)SWAP_MIB * MIB };
 	int err = start_process((struct process_setup){ .options = &o, .seam = &seam });
 
