@@ -176,28 +176,73 @@ static int is_done(struct larder_memory *m, struct larder_restorer *w, struct la
 	return done;
 }
 
-/* Empty the slots at the tail whose pages are elsewhere. */
+/* Give back the memory of n slots, which do not go round the end of the ring. */
+static void empty(const struct larder_staging *s, uint64_t from, uint64_t n)
+{
+	if (n)
+		sys_madvise(staging_address(s, staging_slot(from)), n * PAGE_BYTES, MADV_DONTNEED);
+}
+
+/* Empty up to EVICT_BATCH slots at the tail whose pages are elsewhere. Returns 0 when there are no more of them. */
+static int advance_tail(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t *evicted)
+{
+	struct larder_staging *s = &m->staging;
+	uint64_t most = s->cursor - s->tail, to_end = STAGING_MAX_SLOTS - staging_slot(s->tail), n, vacant = 0;
+
+	most = most < EVICT_BATCH ? most : EVICT_BATCH;
+	most = most < to_end ? most : to_end;
+	for (n = 0; n < most; n++)
+		if (s->owner[staging_slot(s->tail + n)] == STAGING_NOBODY)
+			vacant++;
+		else if (!is_done(m, w, so, s->tail + n, evicted))
+			break;
+	if (vacant < n)
+		empty(s, s->tail, n);
+	s->tail += n;
+	s->vacant -= vacant;
+	s->passed = s->passed < s->tail ? s->tail : s->passed;
+	return n == most;
+}
+
+/*
+ * The tail waits for the disk: empty those slots beyond whose pages are elsewhere. Else all that is evicted meanwhile
+ * would still count, and as much again would be evicted for nothing. An unmapping for each run, but between two runs is
+ * a page that goes to disk.
+ */
+static void pass_tail(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t *evicted)
+{
+	struct larder_staging *s = &m->staging;
+	uint64_t run = 0;
+
+	for (; s->passed < s->cursor; s->passed++) {
+		uint32_t slot = staging_slot(s->passed);
+
+		if (slot == 0) {
+			empty(s, s->passed - run, run);
+			run = 0;
+		}
+		if (is_done(m, w, so, s->passed, evicted)) {
+			s->owner[slot] = STAGING_NOBODY;
+			s->vacant++;
+			run++;
+		} else {
+			empty(s, s->passed - run, run);
+			run = 0;
+		}
+	}
+	empty(s, s->passed - run, run);
+}
+
 static size_t empty_slots(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so)
 {
 	struct larder_staging *s = &m->staging;
 	size_t evicted = 0;
-	uint64_t n = 0;
 
-	while (s->tail < s->cursor) {
-		uint32_t first = staging_slot(s->tail);
-		uint64_t most = s->cursor - s->tail, to_end = STAGING_MAX_SLOTS - first;
-
-		most = most < EVICT_BATCH ? most : EVICT_BATCH;
-		most = most < to_end ? most : to_end;
-		for (n = 0; n < most && is_done(m, w, so, s->tail + n, &evicted); n++)
-			;
-		if (n)
-			sys_madvise(staging_address(s, first), n * PAGE_BYTES, MADV_DONTNEED);
-		s->tail += n;
-		staging_publish(s);
-		if (n < most)
-			break;
-	}
+	while (s->tail < s->cursor && advance_tail(m, w, so, &evicted))
+		;
+	if (s->cursor - s->passed >= EVICT_BATCH)
+		pass_tail(m, w, so, &evicted);
+	staging_publish(s);
 	return evicted;
 }
 

@@ -38,7 +38,7 @@ static uint64_t managed_bytes(const struct larder_memory *m)
 {
 	uint64_t pages = (uint64_t)region_counted(&m->region, LARDER_PAGES_UNTRACKED) +
 			 (uint64_t)region_counted(&m->region, LARDER_PAGES_RESIDENT) +
-			 atomic_load_explicit(&m->staging.slots, memory_order_relaxed);
+			 atomic_load_explicit(&m->staging.filled, memory_order_relaxed);
 
 	return pages * PAGE_BYTES + store_cost_bytes(&m->store) + pressure_metadata_bytes(m) +
 	       atomic_load_explicit(&m->pressure.shared_bytes, memory_order_relaxed);

@@ -219,19 +219,6 @@ static void wait_for_disk(struct larder_reclaim *r)
 	swap_out_wait(m, r->restorer.scratch, &m->pressure.wanted, seen, DISK_POLL_NS);
 }
 
-/*
- * Slots are emptied in order, so one whose page is on its way to disk keeps those behind it, which count until then:
- * while its batch waits to be full, as much as staging can hold would be evicted for nothing. A batch's worth may wait:
- * each is a write of its own.
- */
-static void send_what_keeps_others(struct larder_reclaim *r, size_t target)
-{
-	const struct larder_staging *s = &r->memory->staging;
-
-	if (s->cursor - s->tail > max64(target, LARDER_BATCH_MAX_OBJECTS))
-		swap_out_flush_slot(r->memory, &r->swap_out, r->restorer.scratch, staging_slot(s->tail));
-}
-
 /* One step: fill staging towards `target` slots, write out one batch. Returns the pages evicted. */
 static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, size_t target)
 {
@@ -247,7 +234,6 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 	else
 		direct_sweep(m, &sweep);
 	evicted = evict_write_out(m, &r->restorer, &r->swap_out);
-	send_what_keeps_others(r, target);
 	if (is_over_compressed(m, pressure_watermarks(m, pool).wait_bytes))
 		demote(r, pool);
 	if (sweep.staged == 0 && evicted == 0)

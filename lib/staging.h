@@ -5,10 +5,10 @@
  * Management in the VAX/VMS Operating System", 1982): UFFDIO_MOVE takes it out of the mapping without copying; touched
  * here, it comes back for a soft fault; untouched at the tail of the ring, it is compressed.
  *
- * The reclaim thread alone moves `head` and `tail`. Slots are emptied in batches behind the tail, because every
- * unmapping costs a TLB shootdown; until then a slot whose page was taken back still holds a stale copy, which nobody
- * reads. Fault handlers read slot contents while they own (RESTORING) a page whose word names the slot; the tail waits
- * for them.
+ * The reclaim thread alone moves `head` and `tail`. Slots are emptied in batches, because every unmapping costs a TLB
+ * shootdown; until then a slot whose page was taken back still holds a stale copy, which nobody reads. Fault handlers
+ * read slot contents while they own (RESTORING) a page whose word names the slot; whoever empties it waits for them. A
+ * page on its way to disk keeps its slot until it is there, and the tail waits for it; those behind it are emptied.
  */
 #ifndef LARDER_STAGING_H
 #define LARDER_STAGING_H
@@ -21,17 +21,21 @@
 
 enum { STAGING_MAX_SLOTS = 1 << 16 }; /* 256 MiB of address space; how much is filled is reclaim's choice */
 
+#define STAGING_NOBODY UINT32_MAX
+
 struct larder_staging {
 	char *base;
-	uint32_t *owner;    /* [slot]: index of the page that was moved here; reclaim thread, and who compresses it */
+	uint32_t *owner;    /* [slot]: index of the page that was moved here, STAGING_NOBODY: it has been emptied before
+			       the tail came; reclaim thread, and who compresses it */
 	uint8_t *refusals;  /* [slot]: how often in a row no tier took that page; reclaim thread only */
 	uint32_t *writing;  /* [slot]: ticket of the object that takes that page to disk (swap_out.h), 0 = none; reclaim
 			       thread only */
 	uint64_t *checksum; /* [slot]: of the copy on disk that the page has, if it has one; as owner */
 	/* Slots in use are [tail, head) modulo STAGING_MAX_SLOTS, and pages in [tail, cursor) are on their way into the
-	 * store; reclaim thread only. */
-	uint64_t head, cursor, tail;
-	_Atomic uint64_t slots; /* head - tail, for readers of the usage */
+	 * store. In [tail, passed) only slots are filled whose pages are on their way to disk; `vacant` are not. tail
+	 * <= passed <= cursor <= head; reclaim thread only. */
+	uint64_t head, cursor, passed, tail, vacant;
+	_Atomic uint64_t filled; /* slots, for readers of the usage */
 };
 
 static inline int staging_open(struct larder_staging *s)
@@ -85,7 +89,7 @@ static inline uint64_t staging_room(const struct larder_staging *s)
 
 static inline void staging_publish(struct larder_staging *s)
 {
-	atomic_store_explicit(&s->slots, s->head - s->tail, memory_order_relaxed);
+	atomic_store_explicit(&s->filled, s->head - s->tail - s->vacant, memory_order_relaxed);
 }
 
 #endif

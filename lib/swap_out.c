@@ -67,12 +67,6 @@ void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *s
 	ops_of(m)->batch_write(backend_of(m), scratch_of(m, scratch), batch);
 }
 
-void swap_out_flush_slot(struct larder_memory *m, struct larder_swap_out *so, void *scratch, uint32_t slot)
-{
-	if (so->batch && m->staging.writing[slot] - so->batch->first_ticket < so->batch->objects)
-		swap_out_flush(m, so, scratch);
-}
-
 /* Add an object to the batch that is being filled. Returns 0 and *ticket, -ENOSPC: it is full, or why there is none. */
 static int add_to_batch(struct larder_memory *m, struct larder_swap_out *so, void *scratch,
 			const struct larder_object *object, uint64_t tag, uint32_t *ticket)

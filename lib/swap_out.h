@@ -54,9 +54,6 @@ size_t swap_out_settle(struct larder_memory *m, void *scratch);
 /* Write the batch that is being filled, full or not. */
 void swap_out_flush(struct larder_memory *m, struct larder_swap_out *so, void *scratch);
 
-/* The same, if the page in that staging slot is in the batch. */
-void swap_out_flush_slot(struct larder_memory *m, struct larder_swap_out *so, void *scratch, uint32_t slot);
-
 /* Is anything being written? */
 int swap_out_is_busy(const struct larder_memory *m, const struct larder_swap_out *so);
 
