@@ -5,6 +5,7 @@
 #define LARDER_MEMORY_H
 
 #include "compress.h"
+#include "neighbours.h"
 #include "pool.h"
 #include "pressure.h"
 #include "region.h"
@@ -48,6 +49,7 @@ struct larder_memory {
 	struct larder_compress compress;
 	struct larder_store store;
 	struct larder_swap_in swap_in;
+	struct larder_neighbours neighbours;
 	struct larder_pressure pressure;
 	struct larder_pool pools[REGION_POOLS]; /* [REGION_HEAP] is the process */
 	struct larder_unseen unseen;

@@ -97,16 +97,16 @@ struct cluster {
 /* Returns 0 when the page at `index` cannot be had: it has changed. */
 static size_t acquire_cluster(struct larder_memory *m, struct larder_restorer *w, size_t index, struct cluster *c)
 {
-	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1;
+	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1, most;
 	uint64_t *words = c->all + NEIGHBOURS_MAX;
 
 	if (!acquire(m, w, index, words))
 		return 0;
-	while (before < NEIGHBOURS_MAX && before < in_chunk &&
+	most = neighbours_pay(&m->neighbours, index) ? NEIGHBOURS_MAX : 0;
+	while (before < most && before < in_chunk &&
 	       acquire_neighbour(m, w, index - before - 1, index, words - before - 1))
 		before++;
-	while (end <= NEIGHBOURS_MAX && in_chunk + end < CHUNK_PAGES &&
-	       acquire_neighbour(m, w, index + end, index, words + end))
+	while (end <= most && in_chunk + end < CHUNK_PAGES && acquire_neighbour(m, w, index + end, index, words + end))
 		end++;
 	c->first = index - before;
 	c->words = words - before;
