@@ -135,8 +135,11 @@ void compress_run(void *compressor)
 	uint64_t position;
 
 	for (;;) {
-		while (claim(&m->compress, &position))
+		while (claim(&m->compress, &position)) {
 			compress(m, &self->lz4, position);
+			if (position % COMPRESS_YIELD_PAGES == 0)
+				sys_yield();
+		}
 		sleep_until_wanted(&m->compress, recompress(self));
 	}
 }

@@ -28,6 +28,13 @@ struct larder_memory;
 /* Two keep up with all else that the reclaim thread has to do for a page. */
 enum { COMPRESSORS_MAX = 2, COMPRESS_AHEAD = 128 };
 
+/*
+ * After so many pages, some tens of microseconds, whoever compresses them offers its CPU to others. The scheduler of
+ * Linux lets a thread that wakes wait for the end of another's slice if it has had a little more than its share, and so
+ * a fault, or the handler that serves it, waited 1.4 ms. When nobody wants the CPU an offer costs less than one.
+ */
+enum { COMPRESS_YIELD_PAGES = 8 };
+
 /* An object made ahead; of positions that are equal modulo COMPRESS_AHEAD. */
 struct larder_compressed {
 	_Atomic uint64_t done; /* the position that this is of, plus one; whoever claimed it stores it last */

@@ -260,6 +260,8 @@ size_t evict_write_out(struct larder_memory *m, struct larder_restorer *w, struc
 	int err = 0;
 
 	for (unsigned n = 0; n < EVICT_BATCH && s->cursor < s->head; n++, s->cursor++) {
+		if (n % COMPRESS_YIELD_PAGES == 0)
+			sys_yield();
 		compress_ahead(m);
 		evicted += write_slot(m, w, so, s->cursor, &err);
 		if (err == -EBUSY)

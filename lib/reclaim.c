@@ -52,6 +52,8 @@ enum { COMPACT_BYTES = 256 << 10, PURGE_FUTILE_FACTOR = 10 };
 #define DISK_POLL_NS  2000000u
 #define DISK_STALL_NS 500000000u
 
+#define BATCH_WAITS_NS 100000000u
+
 #define PURGE_INTERVAL_MIN_NS 50000000u
 #define PURGE_INTERVAL_MAX_NS 1600000000u
 #define PURGE_WAIT_NS	      20000000u
@@ -692,6 +694,19 @@ static uint64_t sleep_ns(const struct larder_reclaim *r)
 	return at > now ? at - now : 1;
 }
 
+/* A batch that is not full waits for more: each is a write of its own, behind which reads wait. */
+static void sleep_beside_writes(struct larder_reclaim *r, uint32_t seen)
+{
+	struct larder_memory *m = r->memory;
+	uint64_t most = sleep_ns(r), start = sys_now_ns();
+
+	if (r->swap_out.batch && (most == 0 || most > BATCH_WAITS_NS))
+		most = BATCH_WAITS_NS;
+	swap_out_wait(m, r->restorer.scratch, &m->pressure.wanted, seen, most);
+	if (sys_now_ns() - start >= BATCH_WAITS_NS)
+		swap_out_flush(m, &r->swap_out, r->restorer.scratch);
+}
+
 static void sleep_until_wanted(struct larder_reclaim *r)
 {
 	struct larder_pressure *p = &r->memory->pressure;
@@ -702,12 +717,10 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	atomic_store(&p->asleep, 1);
 	if (has_work(r))
 		goto out;
-	if (swap_out_is_busy(r->memory, &r->swap_out)) {
-		swap_out_flush(r->memory, &r->swap_out, r->restorer.scratch);
-		swap_out_wait(r->memory, r->restorer.scratch, &p->wanted, seen, sleep_ns(r));
-	} else {
+	if (swap_out_is_busy(r->memory, &r->swap_out))
+		sleep_beside_writes(r, seen);
+	else
 		event_wait(&p->wanted, seen, sleep_ns(r));
-	}
 out:
 	atomic_store(&p->asleep, 0);
 	store_at_work(&r->memory->store, 1);
