@@ -47,6 +47,9 @@ struct larder_backend_setup {
 	const struct disk_seam *seam;	 /* tests: see disk.h; else NULL */
 };
 
+/* Handles are below this: two of them fit in a word (page.h: COPY). */
+#define LARDER_HANDLES_MAX ((uint64_t)UINT32_MAX)
+
 /* An *object* is a page as a tier keeps it: codec.h says how a page becomes one. */
 enum { LARDER_OBJECT_MAX_BYTES = LARDER_PAGE_BYTES };
 

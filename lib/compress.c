@@ -64,7 +64,7 @@ static void sum(const struct larder_memory *m, struct larder_compressed *e, cons
 	e->is_summed = 1;
 }
 
-/* Fill an entry for a staged page. What has a copy on disk that will do is not compressed. */
+/* Fill an entry for a staged page. What has a copy on disk that will do is compressed for RAM only. */
 static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t slot, int has_copy,
 			  struct larder_compressed *e)
 {
@@ -74,7 +74,7 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 
 	if (has_copy) {
 		sum(m, e, page);
-		if (e->checksum == m->staging.checksum[slot])
+		if (e->checksum == m->staging.checksum[slot] && effort_for(m, index) == CODEC_FOR_DISK)
 			return;
 	}
 	if (store_is_same_filled(page, &filling))

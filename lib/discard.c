@@ -32,7 +32,7 @@ static void drop(struct larder_memory *m, size_t index, uint64_t word, struct di
 	struct larder_region *r = &m->region;
 
 	if (word & PAGE_COPY) {
-		store_drop_copy(&m->store, r->pages[index].handle);
+		store_drop_copy(&m->store, page_copy_handle(&r->pages[index]));
 		STATS_ADD(copies, -1);
 	}
 	switch (page_state(word)) {
@@ -46,8 +46,7 @@ static void drop(struct larder_memory *m, size_t index, uint64_t word, struct di
 		break;
 	case PAGE_STORED:
 		region_count(r, index, page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
-		store_drop(&m->store,
-			   (struct store_place){ .handle = r->pages[index].handle, .tier = (uint8_t)page_tier(word) });
+		store_drop(&m->store, store_place_of(&r->pages[index], word));
 		dropped->stored += page_tier(word) != STORE_TIER_SAME;
 		break;
 	case PAGE_POISONED:

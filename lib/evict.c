@@ -42,16 +42,16 @@ static void put_back(struct larder_memory *m, struct larder_restorer *w, size_t 
 }
 
 /* The store has the page: say so, unless the program has taken it back meanwhile. Returns the pages evicted. */
-static size_t commit(struct larder_memory *m, struct larder_swap_out *so, size_t index, uint64_t word,
-		     struct store_place place)
+static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struct store_place place)
 {
 	struct larder_page *page = &m->region.pages[index];
 
-	page->handle = place.handle;
-	if (!page_change(page, &word, swap_out_word_stored(m, so, place.tier))) {
+	if (!page_acquire(page, &word, PAGE_RESTORING)) {
 		store_drop(&m->store, place);
 		return 0;
 	}
+	page->handle = word & PAGE_COPY ? page_both_handles(place.handle, page->handle) : place.handle;
+	evict_release(m, index, age_stamp(&m->age, region_used_pages(&m->region), place.tier));
 	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 	region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, 1);
 	STATS_ADD(evictions, 1);
@@ -61,24 +61,26 @@ static size_t commit(struct larder_memory *m, struct larder_swap_out *so, size_t
 }
 
 /*
- * A page with a copy on disk: if it is still the same, it is evicted. Else the copy is of no use any more. The bytes
- * decide, by their checksum: no flag could say whether the page was written to just before it was moved.
+ * Is a page still the same as its copy on disk? Else the copy is of no use any more. The bytes decide, by their
+ * checksum: no flag could say whether the page was written to just before it was moved. Returns -ECANCELED when the
+ * page has been taken back, copy and all, or discarded.
  */
-static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint64_t position, uint64_t *word)
+static int is_same_as_copy(struct larder_memory *m, size_t index, uint64_t position, uint64_t *word)
 {
-	struct larder_page *page = &m->region.pages[index];
-	const struct store_tier *disk = m->store.disk;
-	int same = compress_checksum(m, position) == m->staging.checksum[staging_slot(position)];
-	uint64_t to =
-		same ? page_word_stored(STORE_TIER_FIRST + (unsigned)(disk - m->store.tiers)) : *word & ~PAGE_COPY;
+	if (compress_checksum(m, position) == m->staging.checksum[staging_slot(position)])
+		return 1;
+	if (!page_change(&m->region.pages[index], word, *word & ~PAGE_COPY))
+		return -ECANCELED;
+	*word &= ~PAGE_COPY;
+	swap_out_forget_copy(m, index);
+	return 0;
+}
 
-	if (!page_change(page, word, to))
-		return 0; /* taken back, copy and all, or discarded */
-	if (!same) {
-		*word = to;
-		swap_out_forget_copy(m, index);
+/* Its copy on disk is all that a page needs. Returns the pages evicted. */
+static size_t evict_by_copy(struct larder_memory *m, size_t index, uint64_t word)
+{
+	if (!page_change(&m->region.pages[index], &word, store_word_on_disk(&m->store)))
 		return 0;
-	}
 	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 	region_count(&m->region, index, LARDER_PAGES_STORED, 1);
 	STATS_ADD(copies, -1);
@@ -87,10 +89,10 @@ static int is_evicted_by_copy(struct larder_memory *m, size_t index, uint64_t po
 	return 1;
 }
 
-/* Put a staged page into the store, or, if no tier in RAM gains by it, on its way to disk (-EINPROGRESS); -ECANCELED
- * when it has become volatile or pinned. See memory.h: writing. */
+/* Put a staged page into the store, or, if no tier in RAM gains by it and it has no copy on disk, on its way there
+ * (-EINPROGRESS); -ECANCELED when it has become volatile or pinned. See memory.h: writing. */
 static int put(struct larder_memory *m, struct larder_restorer *w, struct larder_swap_out *so, size_t index,
-	       uint64_t position, struct store_place *place)
+	       uint64_t position, int has_copy, struct store_place *place)
 {
 	uint32_t tiers = pressure_tiers(m, region_chunk(&m->region, index)->owner.pool);
 	struct larder_object object = compress_object(m, position);
@@ -101,7 +103,7 @@ static int put(struct larder_memory *m, struct larder_restorer *w, struct larder
 		err = -ECANCELED;
 	else
 		err = store_put(&m->store, tiers, &object, place);
-	if (err == -E2BIG && tiers & store_disk_bit(&m->store)) {
+	if (err == -E2BIG && !has_copy && tiers & store_disk_bit(&m->store)) {
 		object.checksum = compress_checksum(m, position);
 		err = swap_out_staged(m, so, w->scratch, index, staging_slot(position), &object);
 		if (!err)
@@ -119,17 +121,20 @@ static size_t write_slot(struct larder_memory *m, struct larder_restorer *w, str
 	size_t index = m->staging.owner[slot];
 	uint64_t word = page_load(&m->region.pages[index]);
 	struct store_place place;
+	int has_copy = 0;
 
 	*err = 0;
 	if (!page_is_staged_in(word, slot) || m->staging.writing[slot]) /* taken back or discarded; or on its way */
 		return 0;
-	if (word & PAGE_COPY && is_evicted_by_copy(m, index, position, &word))
-		return 1;
-	if (word != page_word_staged(slot))
+	if (word & PAGE_COPY && (has_copy = is_same_as_copy(m, index, position, &word)) < 0)
 		return 0;
-	*err = put(m, w, so, index, position, &place);
+	*err = put(m, w, so, index, position, has_copy, &place);
 	if (!*err)
-		return commit(m, so, index, word, place);
+		return commit(m, index, word, place);
+	if (has_copy && *err != -ECANCELED) {
+		*err = 0;
+		return evict_by_copy(m, index, word);
+	}
 	if (*err == -EBUSY || *err == -EINPROGRESS)
 		return 0;
 	if (*err == -E2BIG)

@@ -78,13 +78,17 @@ static void settle_page(struct larder_memory *m, size_t index, int is_present, s
 
 	if (word == PAGE_FRESH && !is_present) /* most of an unused chunk: not written to, so not copied */
 		return;
+	if (is_present && to & PAGE_COPY)
+		page->handle = page_copy_handle(page); /* it may have been coming back */
 	to = is_present ? present(to) : absent(m, to);
-	if (!m->store.disk)
+	if (to & PAGE_COPY && !m->store.disk) {
+		page->handle = page_handle(page, to);
 		to &= ~PAGE_COPY;
+	}
 	if (page_state(to) == PAGE_STORED && page_tier(to) != STORE_TIER_SAME)
-		name(n, page_tier(to), page->handle);
-	else if (to & PAGE_COPY)
-		name(n, STORE_TIER_FIRST + (unsigned)(m->store.disk - m->store.tiers), page->handle);
+		name(n, page_tier(to), page_handle(page, to));
+	if (to & PAGE_COPY)
+		name(n, page_tier(store_word_on_disk(&m->store)), page_copy_handle(page));
 	n->copies += (to & PAGE_COPY) != 0;
 	n->same_pages += page_state(to) == PAGE_STORED && page_tier(to) == STORE_TIER_SAME;
 	if (to != word)
@@ -241,7 +245,7 @@ static void restore_page(struct larder_memory *m, int disk_fd, size_t index, voi
 {
 	uint64_t word = page_load(&m->region.pages[index]);
 	char *page = region_address(&m->region, index);
-	struct store_place place = { .handle = m->region.pages[index].handle, .tier = (uint8_t)page_tier(word) };
+	struct store_place place = store_place_of(&m->region.pages[index], word);
 
 	if (word & PAGE_TRAP)
 		lose(m, index);

@@ -4,6 +4,7 @@
 #ifndef LARDER_MEMORY_H
 #define LARDER_MEMORY_H
 
+#include "age.h"
 #include "compress.h"
 #include "neighbours.h"
 #include "pool.h"
@@ -47,6 +48,7 @@ struct larder_memory {
 	struct larder_segments segments;
 	struct larder_staging staging;
 	struct larder_compress compress;
+	struct larder_age age;
 	struct larder_store store;
 	struct larder_swap_in swap_in;
 	struct larder_neighbours neighbours;

@@ -21,7 +21,8 @@
  *
  * FRESH and POISONED pages may carry TRAP: purged while volatile, and a touch must not read zeroes (volatile.h).
  * RESIDENT and STAGED pages may carry COPY: `handle` names what was fetched from the tier on disk, which may still be
- * the same; whoever makes the page something else drops it.
+ * the same; whoever makes the page something else drops it. A page that is STORED in RAM with COPY is the same there,
+ * and has both handles.
  *
  * MOVING, RESTORING and DISCARDING are *busy*: one thread owns the page and nobody else may change its entry, except to
  * set WAITERS. A busy entry remembers which state it was, for a forked child that has the page but not its owner. A
@@ -29,7 +30,7 @@
  * WAITERS and wakes the faulting threads, which fault again and find the new state.
  *
  * Concurrency: `word` changes by compare-and-swap only. `handle` belongs to the owner of a busy page, and to the
- * reclaim thread for STAGED pages (it writes the handle before the swap to STORED publishes it).
+ * reclaim thread for STAGED pages without COPY, until it publishes them as STORED.
  */
 #ifndef LARDER_PAGE_H
 #define LARDER_PAGE_H
@@ -56,12 +57,12 @@ enum page_state {
 struct larder_page {
 	_Atomic uint64_t word; /* state, WAITERS, tier, credit, slot: see page_word() */
 	uint64_t
-		handle; /* while STORED, or with COPY: where in its tier; while RESIDENT with credit HELD: until when */
+		handle; /* while STORED, or with COPY: see page_handle(); while RESIDENT with credit HELD: until when */
 };
 
 /*
  * The word:  bits 0-3 state | 4 WAITERS | 5-7 tier (STORED) | 8-11 credit (RESIDENT) | 12 TRAP | 13 COPY | 14-17 the
- * state it was (busy) | 18-25 generation (STORED in RAM; see swap_out.h) | 32-63 staging slot (STAGED), or the ticket
+ * state it was (busy) | 18-31 tick (STORED in RAM; see age.h) | 32-63 staging slot (STAGED), or the ticket
  * of the object that takes the page to disk (STORED; see swap_out.h). Credit is how many passes of the clock the page
  * is spared: the count of a generalised second chance.
  */
@@ -75,7 +76,8 @@ enum {
 	PAGE_CREDIT_MAX = 15,
 	PAGE_HELD = 15,
 	PAGE_WAS_SHIFT = 14,
-	PAGE_GENERATION_SHIFT = 18,
+	PAGE_TICK_SHIFT = 18,
+	PAGE_TICK_MAX = (1 << 14) - 1,
 	PAGE_SLOT_SHIFT = 32
 };
 #define PAGE_STATE_MASK ((uint64_t)15)
@@ -123,7 +125,7 @@ static inline int page_is_staged_in(uint64_t word, uint32_t slot)
 }
 
 /* The ticket with which a stored page is on its way to disk; 0 = it is not. */
-static inline uint32_t page_ticket(uint64_t word)
+static inline uint64_t page_ticket(uint64_t word)
 {
 	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
 }
@@ -133,15 +135,35 @@ static inline uint64_t page_with_ticket(uint64_t word, uint32_t ticket)
 	return (word & UINT32_MAX) | (uint64_t)ticket << PAGE_SLOT_SHIFT;
 }
 
-/* When a page was compressed, modulo 256. */
-static inline uint8_t page_generation(uint64_t word)
+/* The last bits of the time at which a page was stored in RAM. */
+static inline uint64_t page_tick(uint64_t word)
 {
-	return (uint8_t)(word >> PAGE_GENERATION_SHIFT);
+	return word >> PAGE_TICK_SHIFT & PAGE_TICK_MAX;
 }
 
-static inline uint64_t page_with_generation(uint64_t word, uint8_t generation)
+static inline uint64_t page_with_tick(uint64_t word, uint64_t tick)
 {
-	return (word & ~((uint64_t)UINT8_MAX << PAGE_GENERATION_SHIFT)) | (uint64_t)generation << PAGE_GENERATION_SHIFT;
+	return (word & ~((uint64_t)PAGE_TICK_MAX << PAGE_TICK_SHIFT)) | (tick & PAGE_TICK_MAX) << PAGE_TICK_SHIFT;
+}
+
+/*
+ * Where in its tier a page is, STORED as `word` says, and where the copy on disk is of a page that has one. Stored in
+ * RAM with COPY it has both in one: so that whoever looks at the handle of a busy page, which may be the one or the
+ * other, can tell, that of the copy has one added to it.
+ */
+static inline uint64_t page_handle(const struct larder_page *page, uint64_t word)
+{
+	return word & PAGE_COPY ? page->handle & UINT32_MAX : page->handle;
+}
+
+static inline uint64_t page_copy_handle(const struct larder_page *page)
+{
+	return page->handle >> 32 ? (page->handle >> 32) - 1 : page->handle;
+}
+
+static inline uint64_t page_both_handles(uint64_t in_ram, uint64_t copy)
+{
+	return in_ram | (copy + 1) << 32;
 }
 
 static inline int page_is_busy(uint64_t word)

@@ -8,9 +8,9 @@
 
 enum { AROUND_GAP_MAX = 4 };
 
-/* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged.
- */
-enum { CREDIT_ZERO = 1, CREDIT_STORED = 0, CREDIT_STAGED = 7 };
+/* Passes of the clock that a page is spared after it was: first touched, fetched from a tier, wanted back while staged
+ * or soon after. */
+enum { CREDIT_ZERO = 1, CREDIT_STORED = 0, CREDIT_WANTED = 7 };
 
 /* How many pages from `index` on are wanted, according to the chunk of the page before. */
 static size_t wanted_from(const struct larder_chunk *before, size_t index)
@@ -97,9 +97,16 @@ static void count_fault(enum page_state was, size_t restored)
 		STATS_ADD(fault_around, restored - 1);
 }
 
-static unsigned credit_of(enum page_state was)
+static unsigned credit_of(const struct larder_memory *m, uint64_t word)
 {
-	return was == PAGE_STAGED ? CREDIT_STAGED : was == PAGE_STORED ? CREDIT_STORED : CREDIT_ZERO;
+	switch (page_state(word)) {
+	case PAGE_STAGED:
+		return CREDIT_WANTED;
+	case PAGE_STORED:
+		return age_is_young(&m->age, word) ? CREDIT_WANTED : CREDIT_STORED;
+	default:
+		return CREDIT_ZERO;
+	}
 }
 
 /* Which neighbours may come along with a page that was in state `was`. */
@@ -157,7 +164,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 		return RESOLVE_AGAIN;
 	}
 	was = page_state(words[0]);
-	restored = restore_pages(m, w, index, words, n, credit_of(was));
+	restored = restore_pages(m, w, index, words, n, credit_of(m, words[0]));
 	if (restored) {
 		around_set(m, index + restored, restored, wanted > restored ? wanted - restored : 0);
 		if (was == PAGE_FRESH)

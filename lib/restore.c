@@ -89,7 +89,7 @@ static struct store_place place_of(const struct larder_memory *m, size_t index, 
 {
 	if (page_state(word) != PAGE_STORED)
 		return (struct store_place){ 0 };
-	return (struct store_place){ .handle = m->region.pages[index].handle, .tier = (uint8_t)page_tier(word) };
+	return store_place_of(&m->region.pages[index], word);
 }
 
 /* Put the content of an owned page into `to`. Returns 0 or the store's error. */
@@ -139,22 +139,28 @@ static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t i
 /* A page has become resident: release it, then let the old holder go. */
 static void finish(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, uint64_t to)
 {
+	struct larder_page *page = &m->region.pages[index];
 	struct store_place place = place_of(m, index, word);
 	enum larder_page_kind now = page_state(to) == PAGE_POISONED ? LARDER_PAGES_POISONED : LARDER_PAGES_RESIDENT;
-
-	int keep = now == LARDER_PAGES_RESIDENT && restore_needs_disk(m, word) && w->written != index + 1;
+	uint64_t copy = page_copy_handle(page);
+	int was_on_disk = restore_needs_disk(m, word), had_copy = (word & PAGE_COPY) != 0;
+	int keep = now == LARDER_PAGES_RESIDENT && (was_on_disk || had_copy) && w->written != index + 1;
 
 	if (page_state(to) != PAGE_FRESH)
 		region_count(&m->region, index, now, 1);
-	if (keep || word & PAGE_COPY)
+	if (keep) {
+		page->handle = copy;
 		to |= PAGE_COPY;
+	}
 	release(m, w, index, to);
+	if (had_copy && !keep)
+		store_drop_copy(&m->store, copy);
+	if (keep != had_copy)
+		STATS_ADD(copies, keep - had_copy);
 	switch (page_state(word)) {
 	case PAGE_STORED:
 		region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
-		if (keep)
-			STATS_ADD(copies, 1);
-		else
+		if (!was_on_disk || !keep)
 			store_drop(&m->store, place);
 		STATS_ADD(refaults, 1);
 		break;

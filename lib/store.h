@@ -13,6 +13,7 @@
 #include "backend.h"
 
 #include "futex.h"
+#include "page.h"
 
 #include <larder/stats.h>
 #include <stdatomic.h>
@@ -56,10 +57,22 @@ int store_open(struct larder_store *store, const struct larder_backend_ops *cons
 	       const struct larder_backend_setup *setup);
 void store_close(struct larder_store *store);
 
+/* The place of a page that is STORED, as `word` says. */
+static inline struct store_place store_place_of(const struct larder_page *page, uint64_t word)
+{
+	return (struct store_place){ .handle = page_handle(page, word), .tier = (uint8_t)page_tier(word) };
+}
+
 /* Is this place in the tier on disk? */
 static inline int store_is_on_disk(const struct larder_store *store, unsigned tier)
 {
 	return store->disk && tier == STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers);
+}
+
+/* What a page on disk is. */
+static inline uint64_t store_word_on_disk(const struct larder_store *store)
+{
+	return page_word_stored(STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers));
 }
 
 /* The bit of the tier on disk in a mask of tiers; 0 = there is none. */

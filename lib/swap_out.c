@@ -28,11 +28,6 @@ static void *scratch_of(const struct larder_memory *m, void *scratch)
 	return store_scratch_of(m->store.disk, scratch);
 }
 
-static unsigned disk_tier(const struct larder_memory *m)
-{
-	return STORE_TIER_FIRST + (unsigned)(m->store.disk - m->store.tiers);
-}
-
 static void count(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -125,43 +120,68 @@ static void release(struct larder_memory *m, size_t index, uint64_t to)
 
 /* ---- generations ---- */
 
-/* So many are told apart; a generation is so large a part of all pages. With a quarter of the limit compressed in RAM,
- * and several times the limit in all, what is there is of four to eight. */
-enum { GENERATIONS = 8, GENERATION_DIVISOR = 32, GENERATION_LEAST_PAGES = 256 };
+/* So many are told apart; a generation is 1/32 of all pages. With a quarter of the limit compressed in RAM, and several
+ * times the limit in all, what is there is of four to eight. */
+enum { GENERATIONS = 8, GENERATION_TICKS = AGE_TICKS / 32 };
 
-static void begin_generation(struct larder_swap_out *so)
+static uint64_t present_generation(const struct larder_memory *m)
 {
-	so->compressed = 0;
-	so->generation++;
-	if ((uint8_t)(so->generation - so->oldest) < GENERATIONS)
+	return age_now(&m->age) / GENERATION_TICKS;
+}
+
+/* There may be more of them by now than are told apart. */
+static void forget_oldest(const struct larder_memory *m, struct larder_swap_out *so)
+{
+	uint64_t now = present_generation(m);
+
+	if (now < so->oldest + GENERATIONS)
 		return;
-	so->oldest++;
+	so->oldest = now - (GENERATIONS - 1);
 	so->passed = 0;
 }
 
-uint64_t swap_out_word_stored(struct larder_memory *m, struct larder_swap_out *so, unsigned tier)
+static int is_due(const struct larder_memory *m, const struct larder_swap_out *so, uint64_t word)
 {
-	size_t most = region_used_pages(&m->region) / GENERATION_DIVISOR;
-
-	if (so->compressed >= (most > GENERATION_LEAST_PAGES ? most : GENERATION_LEAST_PAGES))
-		begin_generation(so);
-	so->compressed++;
-	return page_with_generation(page_word_stored(tier), so->generation);
-}
-
-static int is_due(const struct larder_swap_out *so, uint64_t word)
-{
-	return (uint8_t)(so->generation - page_generation(word)) >= (uint8_t)(so->generation - so->oldest);
+	return age_put_at(&m->age, word) / GENERATION_TICKS <= so->oldest;
 }
 
 /* The hand has been round: nothing of the oldest generation is left, or it cannot go. Returns 0: that was the last. */
-static int try_next_generation(struct larder_swap_out *so)
+static int try_next_generation(const struct larder_memory *m, struct larder_swap_out *so)
 {
 	so->passed = 0;
-	if (so->oldest == so->generation)
+	if (so->oldest == present_generation(m))
 		return 0;
 	so->oldest++;
 	return 1;
+}
+
+/* An owned page that is compressed in RAM is on disk, too: from now on only there. */
+static void change_to_disk(struct larder_memory *m, size_t index, uint64_t word, uint64_t handle)
+{
+	struct larder_page *page = &m->region.pages[index];
+	struct store_place old = store_place_of(page, word);
+
+	page->handle = handle;
+	release(m, index, store_word_on_disk(&m->store));
+	store_drop(&m->store, old);
+	STATS_ADD(demoted, 1);
+}
+
+/* The page is compressed in RAM, owned, and to go on; it may be there already. Returns 0 or a negative errno. */
+static int send_on(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint64_t word)
+{
+	uint32_t ticket = 0;
+	int err;
+
+	if (word & PAGE_COPY) {
+		change_to_disk(m, index, word, page_copy_handle(&m->region.pages[index]));
+		STATS_ADD(copies, -1);
+		STATS_ADD(clean_evictions, 1);
+		return 0;
+	}
+	err = send_stored(m, so, scratch, index, word, &ticket);
+	release(m, index, page_with_ticket(word, ticket));
+	return err;
 }
 
 /* Send the page on if it is compressed in RAM. Returns 1, 0: it is not, or an errno. See memory.h: writing. */
@@ -169,17 +189,15 @@ static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scr
 {
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
-	uint32_t ticket = 0;
 	int err = 0, sent = 0;
 
 	if (page_state(word) != PAGE_STORED || page_ticket(word) || page_tier(word) == STORE_TIER_SAME ||
-	    page_tier(word) == disk_tier(m) || !is_due(so, word))
+	    store_is_on_disk(&m->store, page_tier(word)) || !is_due(m, so, word))
 		return 0;
 	atomic_store(&m->writing, index + 1);
 	if (!region_bit(m->region.kept, index) && page_acquire(page, &word, PAGE_RESTORING)) {
-		err = send_stored(m, so, scratch, index, word, &ticket);
+		err = send_on(m, so, scratch, index, word);
 		sent = !err;
-		release(m, index, page_with_ticket(word, ticket));
 	}
 	atomic_store_explicit(&m->writing, 0, memory_order_release);
 	return err == -EBADMSG ? 0 : err ? err : sent;
@@ -211,12 +229,13 @@ size_t swap_out_demote(struct larder_memory *m, struct larder_swap_out *so, void
 	size_t used = region_used_pages(&m->region), sent = 0, looked_at = 0;
 
 	*err = 0;
+	forget_oldest(m, so);
 	while (sent < want) {
 		size_t passed = so->passed;
 		int result;
 
 		if (passed >= used) {
-			int is_last = !try_next_generation(so);
+			int is_last = !try_next_generation(m, so);
 
 			if (is_last && looked_at >= used)
 				break; /* the last one, too, and from start to end */
@@ -263,7 +282,7 @@ static int settle_staged(struct larder_memory *m, size_t index, uint32_t slot, u
 	if (word != page_word_staged(slot) || region_bit(m->region.kept, index))
 		return 0;
 	page->handle = handle;
-	if (!page_change(page, &word, page_word_stored(disk_tier(m))))
+	if (!page_change(page, &word, store_word_on_disk(&m->store)))
 		return 0;
 	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
 	region_count(&m->region, index, LARDER_PAGES_STORED, 1);
@@ -286,8 +305,6 @@ static int acquire_sent(struct larder_memory *m, size_t index, uint32_t ticket, 
 /* The same for a page that is compressed in RAM: its object there can go. */
 static int settle_stored(struct larder_memory *m, size_t index, uint32_t ticket, uint64_t handle)
 {
-	struct larder_page *page = &m->region.pages[index];
-	struct store_place old;
 	uint64_t word;
 
 	if (!acquire_sent(m, index, ticket, &word))
@@ -296,11 +313,7 @@ static int settle_stored(struct larder_memory *m, size_t index, uint32_t ticket,
 		release(m, index, page_with_ticket(word, 0));
 		return 0;
 	}
-	old = (struct store_place){ .handle = page->handle, .tier = (uint8_t)page_tier(word) };
-	page->handle = handle;
-	release(m, index, page_word_stored(disk_tier(m)));
-	store_drop(&m->store, old);
-	STATS_ADD(demoted, 1);
+	change_to_disk(m, index, word, handle);
 	return 1;
 }
 
@@ -382,7 +395,7 @@ void swap_out_wait(struct larder_memory *m, void *scratch, struct larder_event *
 
 void swap_out_forget_copy(struct larder_memory *m, size_t index)
 {
-	store_drop_copy(&m->store, m->region.pages[index].handle);
+	store_drop_copy(&m->store, page_copy_handle(&m->region.pages[index]));
 	STATS_ADD(copies, -1);
 }
 
@@ -391,9 +404,11 @@ int swap_out_drop_copy(struct larder_memory *m, size_t index)
 	struct larder_page *page = &m->region.pages[index];
 	uint64_t word = page_load(page);
 
-	if (page_state(word) != PAGE_RESIDENT || !(word & PAGE_COPY) || !page_acquire(page, &word, PAGE_RESTORING))
+	if ((page_state(word) != PAGE_RESIDENT && page_state(word) != PAGE_STORED) || !(word & PAGE_COPY) ||
+	    !page_acquire(page, &word, PAGE_RESTORING))
 		return 0;
 	swap_out_forget_copy(m, index);
+	page->handle = page_handle(page, word);
 	release(m, index, word & ~PAGE_COPY);
 	return 1;
 }

@@ -7,7 +7,7 @@
  * stands in the slot's entry (staging.h: writing) or in the page's word (page_ticket()), and goes when the page does.
  * (The number of the batch would not do: a page that is touched, changed and sent again may be in one batch twice.)
  *
- * What is compressed in RAM goes on in order of age, as exactly as eight bits in a page's word can say it: pages that
+ * What is compressed in RAM goes on in order of age (age.h), as exactly as going over the page table allows: pages that
  * were compressed one after the other are a generation, and while there are pages of the oldest one no others go.
  *
  * Reclaim thread only.
@@ -21,10 +21,9 @@
 struct larder_swap_out {
 	struct larder_batch *batch; /* being filled; NULL = none */
 	uint32_t next_ticket;
-	size_t hand;		    /* demotion goes on from this page */
-	uint8_t generation, oldest; /* of what is compressed now; of what goes on now, with all that is older */
-	size_t compressed;	    /* pages, of the present generation */
-	size_t passed;		    /* pages that the hand has gone over looking for the oldest */
+	size_t hand;	 /* demotion goes on from this page */
+	uint64_t oldest; /* generation that goes on now, with all that is older */
+	size_t passed;	 /* pages that the hand has gone over looking for it */
 	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES]; /* on the way from RAM to disk */
 };
 
@@ -34,11 +33,6 @@ struct larder_swap_out {
  */
 int swap_out_staged(struct larder_memory *m, struct larder_swap_out *so, void *scratch, size_t index, uint32_t slot,
 		    const struct larder_object *object);
-
-/*
- * The word of a page that is going to be stored in a tier in RAM: it says which generation it is of.
- */
-uint64_t swap_out_word_stored(struct larder_memory *m, struct larder_swap_out *so, unsigned tier);
 
 /*
  * Send up to `want` pages that are compressed in RAM on to disk, of one pool or (REGION_HEAP) of all, the oldest
@@ -65,10 +59,10 @@ void swap_out_wait(struct larder_memory *m, void *scratch, struct larder_event *
  * owns or is going to change, must not say COPY any more. */
 void swap_out_forget_copy(struct larder_memory *m, size_t index);
 
-/* Drop the copy of a resident page that has one. Returns 1 when it had. */
+/* Drop the copy of a page that is resident, or compressed in RAM, and has one. Returns 1 when it had. */
 int swap_out_drop_copy(struct larder_memory *m, size_t index);
 
-/* Drop copies of up to `want` resident pages, to make room on disk. Returns how many. */
+/* Drop copies of up to `want` such pages, to make room on disk. Returns how many. */
 size_t swap_out_drop_copies(struct larder_memory *m, size_t *hand, size_t want);
 
 #endif

@@ -66,8 +66,7 @@ static size_t end_page(const struct larder_memory *m, uintptr_t start, size_t by
 
 static int content_of(struct larder_memory *m, struct larder_restorer *w, int disk_fd, size_t index, uint64_t word)
 {
-	const struct larder_page *page = &m->region.pages[index];
-	struct store_place place = { .handle = page->handle, .tier = (uint8_t)page_tier(word) };
+	struct store_place place = store_place_of(&m->region.pages[index], word);
 
 	if (page_state(word) == PAGE_STAGED)
 		__builtin_memcpy(w->bounce, staging_address(&m->staging, page_slot(word)), PAGE_BYTES);

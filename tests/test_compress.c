@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { PAGES = CHUNK_PAGES, POSITIONS = 3 * STAGING_MAX_SLOTS / 8, TIER_DISK = STORE_TIER_FIRST };
+enum { PAGES = CHUNK_PAGES, POSITIONS = 3 * STAGING_MAX_SLOTS / 8, TIER_DISK = STORE_TIER_FIRST, POOL = 1 };
 
 /* ---- a disk that only sums ---- */
 
@@ -203,9 +203,11 @@ static void what_is_not_staged_any_more_is_not_compressed(void **state)
 	assert_object(0);
 }
 
-static void what_has_a_good_copy_is_not_compressed(void **state)
+static void what_has_a_good_copy_is_not_compressed_for_disk(void **state)
 {
 	(void)state;
+	region_chunk(&memory->region, 0)->owner.pool = POOL;
+	memory->pools[POOL].tiers = store_disk_bit(&memory->store);
 	for (unsigned i = 0; i < 2; i++) {
 		stage(PAGE_COPY);
 		memory->staging.checksum[i] = sum_of(staging_address(&memory->staging, i)) + i; /* the second is bad */
@@ -218,6 +220,17 @@ static void what_has_a_good_copy_is_not_compressed(void **state)
 	assert_true(at_cursor()->size > 0);
 	assert_true(compress_checksum(memory, 1) != memory->staging.checksum[1]);
 	assert_object(1);
+}
+
+static void what_has_a_good_copy_is_compressed_for_ram(void **state)
+{
+	(void)state;
+	stage(PAGE_COPY);
+	memory->staging.checksum[0] = sum_of(staging_address(&memory->staging, 0));
+	compress_ahead(memory);
+	assert_true(at_cursor()->size > 0);
+	assert_true(compress_checksum(memory, 0) == memory->staging.checksum[0]);
+	assert_object(0);
 }
 
 static void a_slot_behind_the_cursor_can_be_written_again(void **state)
@@ -255,7 +268,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(what_is_not_staged_any_more_is_not_compressed, open_memory),
-		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed, open_memory),
+		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed_for_disk, open_memory),
+		cmocka_unit_test_setup(what_has_a_good_copy_is_compressed_for_ram, open_memory),
 		cmocka_unit_test_setup(a_slot_behind_the_cursor_can_be_written_again, open_memory),
 		cmocka_unit_test_setup(the_reclaim_thread_does_all_if_it_is_alone, open_memory),
 		cmocka_unit_test_setup(compressors_and_the_reclaim_thread_do_each_page_once, open_memory),

@@ -258,6 +258,81 @@ static void evicting_clean_pages_again_writes_nothing(void **state)
 	pool_end(pool);
 }
 
+static uint64_t what_is_left(void)
+{
+	struct larder_stats s = all_stats();
+
+	return s.copies + s.tiers[0].objects + s.tiers[1].objects;
+}
+
+static int right_in_child(const char *base, const uint64_t *generation)
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		for (size_t i = 0; i < PAGES; i++)
+			if (!is_right(base, i * 37 % PAGES, generation[i * 37 % PAGES]))
+				_exit(1);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status == 0;
+}
+
+/* Pages that have been on disk are compressed in RAM first when they leave again, and go on without being written. */
+static void pages_keep_their_copy_while_they_are_compressed(enum larder_fault_mode mode)
+{
+	const struct larder_pool_options options = { .limit_bytes = PAGES / 4 * PAGE, .fault_mode = mode };
+	static uint64_t generation[PAGES];
+	struct larder_stats before = { 0 }, after;
+	uint64_t random = test_seed();
+	larder_pool *pool;
+	char *base;
+
+	assert_int_equal(larder_pool_create(&pool, &options), 0);
+	sigaction(SIGBUS, mode == LARDER_FAULT_INLINE ? &larders_sigbus : &our_bus, NULL);
+	base = filled(pool, PAGES);
+	memset(generation, 0, sizeof(generation));
+	for (int round = 0; round < 12; round++) { /* at first pages go there that have never been */
+		if (round == 8)
+			before = all_stats();
+		assert_int_equal(count_wrong_scattered(base, PAGES, 0), 0);
+	}
+	after = all_stats();
+	assert_int_equal(after.disk.write_bytes, before.disk.write_bytes);
+	assert_true(after.tiers[0].puts - before.tiers[0].puts > PAGES / 2);
+	assert_true(after.clean_evictions - before.clean_evictions > PAGES / 2);
+	assert_true(after.copies <= PAGES);
+	for (int round = 0; round < 4; round++) {
+		for (size_t n = 0; n < PAGES / 4; n++) {
+			size_t i = page_random(&random, PAGES);
+
+			assert_true(is_right(base, i, generation[i]));
+			fill(base, i, ++generation[i]);
+		}
+		assert_true(right_in_child(base, generation));
+		for (size_t i = 0; i < PAGES; i++)
+			assert_true(is_right(base, i, generation[i]));
+	}
+	pool_end(pool);
+	for (uint64_t since = now_ns(); what_is_left(); usleep(1000)) /* some may be in a batch that is not full */
+		assert_true(now_ns() - since < 10 * SECOND_NS);
+}
+
+static void pages_keep_their_copy_by_handlers(void **state)
+{
+	(void)state;
+	pages_keep_their_copy_while_they_are_compressed(LARDER_FAULT_HANDLERS);
+}
+
+static void pages_keep_their_copy_inline(void **state)
+{
+	(void)state;
+	pages_keep_their_copy_while_they_are_compressed(LARDER_FAULT_INLINE);
+}
+
 /* A write fault says beforehand that the copy is of no use. */
 static void pages_that_are_written_to_keep_no_copy(void **state)
 {
@@ -718,6 +793,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_goes_to_disk_comes_back),
 		cmocka_unit_test(evicting_clean_pages_again_writes_nothing),
+		cmocka_unit_test(pages_keep_their_copy_by_handlers),
+		cmocka_unit_test(pages_keep_their_copy_inline),
 		cmocka_unit_test(pages_that_are_written_to_keep_no_copy),
 		cmocka_unit_test(a_fork_sees_what_is_on_disk),
 		cmocka_unit_test(volatile_pages_are_never_written),

@@ -149,7 +149,7 @@ static void put_in_ram(size_t index, uint64_t generation)
 	object = codec_object(&lz4, CODEC_FOR_RAM, (const char *)words, bytes);
 	assert_int_equal(store_put(&memory.store, 1, &object, &place), 0);
 	page_at(index)->handle = place.handle;
-	atomic_store(&page_at(index)->word, swap_out_word_stored(&memory, &swap_out, place.tier));
+	atomic_store(&page_at(index)->word, age_stamp(&memory.age, 0, place.tier));
 }
 
 /* As restore.c does it for a touch. */
@@ -196,7 +196,7 @@ static void assert_in_ram(size_t index, uint64_t generation)
 	uint64_t words[WORDS];
 	const struct store_place place = { .handle = page_at(index)->handle, .tier = TIER_LZ4 };
 
-	assert_int_equal(page_with_generation(page_load(page_at(index)), 0), page_word_stored(TIER_LZ4));
+	assert_int_equal(page_with_tick(page_load(page_at(index)), 0), page_word_stored(TIER_LZ4));
 	assert_int_equal(store_get(&memory.store, scratch, place, words), 0);
 	assert_int_equal(page_wrong_word(words, index, generation), WORDS);
 }
@@ -264,6 +264,61 @@ static void old_content_is_not_settled_for_new_in_ram(void **state)
 	assert_int_equal(disk.drops, 1);
 }
 
+/* A page on disk is compressed in RAM as well, as evict.c leaves one that was fetched and has not changed. */
+static void put_in_ram_with_copy(size_t index, uint64_t generation)
+{
+	uint64_t copy = page_at(index)->handle;
+
+	assert_on_disk(index, generation);
+	put_in_ram(index, generation);
+	page_at(index)->handle = page_both_handles(page_at(index)->handle, copy);
+	atomic_fetch_or(&page_at(index)->word, PAGE_COPY);
+}
+
+static uint64_t objects_in_ram(void)
+{
+	struct larder_tier_stats tiers[LARDER_TIERS_MAX];
+	uint64_t same;
+
+	store_stats(&memory.store, tiers, &same);
+	return tiers[0].objects;
+}
+
+static void what_is_on_disk_goes_there_without_being_written(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 8; i++)
+		put_in_ram(i, 1);
+	assert_int_equal(send(8), 8);
+	assert_int_equal(written(0), 8);
+	for (size_t i = 0; i < 8; i++)
+		put_in_ram_with_copy(i, 1);
+	assert_int_equal(objects_in_ram(), 8);
+	assert_int_equal(send(8), 8);
+	for (size_t i = 0; i < 8; i++)
+		assert_on_disk(i, 1);
+	assert_int_equal(disk.used, 8);
+	assert_false(disk.is_open);
+	assert_int_equal(objects_in_ram(), 0);
+}
+
+static void a_copy_that_is_dropped_leaves_the_page_in_ram(void **state)
+{
+	size_t hand = 0;
+
+	(void)state;
+	put_in_ram(0, 1);
+	assert_int_equal(send(1), 1);
+	assert_int_equal(written(0), 1);
+	put_in_ram_with_copy(0, 1);
+	assert_int_equal(swap_out_drop_copies(&memory, &hand, 1), 1);
+	assert_int_equal(disk.drops, 1);
+	assert_in_ram(0, 1);
+	assert_int_equal(send(1), 1); /* it is written again */
+	assert_int_equal(written(0), 1);
+	assert_on_disk(0, 1);
+}
+
 static void volatile_pages_do_not_go_on(void **state)
 {
 	(void)state;
@@ -276,21 +331,23 @@ static void volatile_pages_do_not_go_on(void **state)
 	atomic_fetch_and(&memory.region.kept[0], ~(uint64_t)1);
 }
 
-/* Whatever their addresses, and also where generations begin anew. */
+/* Whatever their addresses, and also where the ticks in their words begin anew. */
 static void what_was_compressed_first_goes_first(void **state)
 {
-	enum { OLD = 300, YOUNG = 100, AT_ONCE = 50 };
+	enum { OLD = 300, YOUNG = 100, AT_ONCE = 50, GENERATION_TICKS = AGE_TICKS / 32 };
+	enum { TICK = AGE_TICK_LEAST_PAGES, OF_FIRST = OLD % (GENERATION_TICKS * TICK) };
 	size_t sent = 0;
 
 	(void)state;
 	for (int begun = 0; begun < 600; begun++) {
-		swap_out.generation = swap_out.oldest = (uint8_t)begun;
-		swap_out.compressed = 256 - OLD % 256;
+		swap_out.oldest = (uint64_t)begun;
+		memory.age.now = (uint64_t)(begun + 1) * GENERATION_TICKS - (OF_FIRST + TICK - 1) / TICK;
+		memory.age.pages = (TICK - OF_FIRST % TICK) % TICK;
 		for (size_t i = 0; i < OLD; i++)
 			put_in_ram(YOUNG + i, 1);
 		for (size_t i = 0; i < YOUNG; i++)
 			put_in_ram(i, 1);
-		assert_int_equal((uint8_t)(swap_out.generation - swap_out.oldest), 2);
+		assert_int_equal(memory.age.now / GENERATION_TICKS - swap_out.oldest, 2);
 		for (sent = 0; sent < OLD; sent += AT_ONCE, disk.used = 0) {
 			assert_int_equal(send_on(AT_ONCE), AT_ONCE);
 			assert_int_equal(written(0), AT_ONCE);
@@ -363,6 +420,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_page_that_was_taken_back_is_not_settled, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(a_page_can_be_in_one_batch_twice, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(old_content_is_not_settled_for_new_in_ram, open_memory, close_memory),
+		cmocka_unit_test_setup_teardown(what_is_on_disk_goes_there_without_being_written, open_memory,
+						close_memory),
+		cmocka_unit_test_setup_teardown(a_copy_that_is_dropped_leaves_the_page_in_ram, open_memory,
+						close_memory),
 		cmocka_unit_test_setup_teardown(volatile_pages_do_not_go_on, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(what_was_compressed_first_goes_first, open_memory, close_memory),
 		cmocka_unit_test_setup_teardown(tickets_are_never_none, open_memory, close_memory),

@@ -1,0 +1,56 @@
+/*
+ * Age: for how long a page has been stored in RAM, measured by how many pages have been put there since.
+ *
+ * Every 1/1024 of all pages that is put there is a tick, and a page's word has the last bits of the tick at which it
+ * was (page.h). What is wanted back when it is young is in use: memory that is a little larger would have kept it. That
+ * is what Linux calls the refault distance (mm/workingset.c). What is oldest is the first to go on to disk.
+ *
+ * A page that is older than 16 times all pages is taken for a younger one: it may get credit that it has not earned, or
+ * go on later.
+ */
+#ifndef LARDER_AGE_H
+#define LARDER_AGE_H
+
+#include "page.h"
+
+enum { AGE_TICKS = 1024, AGE_TICK_LEAST_PAGES = 8 };
+
+/* So many ticks count as young: twice as many pages as staging holds at a limit of half of all. */
+enum { AGE_YOUNG = AGE_TICKS / 64 };
+
+struct larder_age {
+	_Atomic uint64_t now; /* ticks; the reclaim thread's to change */
+	size_t pages;	      /* put since the last tick; reclaim thread only */
+};
+
+static inline uint64_t age_now(const struct larder_age *a)
+{
+	return atomic_load_explicit(&a->now, memory_order_relaxed);
+}
+
+/* The word of a page that is put into a tier in RAM now, of `used` pages in all. */
+static inline uint64_t age_stamp(struct larder_age *a, size_t used, unsigned tier)
+{
+	size_t tick = used / AGE_TICKS;
+
+	if (++a->pages > (tick > AGE_TICK_LEAST_PAGES ? tick : AGE_TICK_LEAST_PAGES)) {
+		a->pages = 1;
+		atomic_store_explicit(&a->now, age_now(a) + 1, memory_order_relaxed);
+	}
+	return page_with_tick(page_word_stored(tier), age_now(a));
+}
+
+/* When a page that is STORED in RAM was put there. */
+static inline uint64_t age_put_at(const struct larder_age *a, uint64_t word)
+{
+	uint64_t now = age_now(a);
+
+	return now - ((now - page_tick(word)) & PAGE_TICK_MAX);
+}
+
+static inline int age_is_young(const struct larder_age *a, uint64_t word)
+{
+	return age_now(a) - age_put_at(a, word) <= AGE_YOUNG;
+}
+
+#endif
