@@ -154,6 +154,21 @@ int pressure_is_high(const struct larder_memory *m, unsigned pool)
 	return has_limit(m, pool) && pressure_usage_bytes(m, pool) > pressure_watermarks(m, pool).high_bytes;
 }
 
+static int has_room(const struct larder_memory *m, unsigned pool)
+{
+	struct larder_watermarks w;
+
+	if (!has_limit(m, pool))
+		return 1;
+	w = pressure_watermarks(m, pool);
+	return pressure_usage_bytes(m, pool) + (w.wait_bytes - w.low_bytes) < w.low_bytes;
+}
+
+int pressure_has_room(const struct larder_memory *m, unsigned pool)
+{
+	return has_room(m, REGION_HEAP) && (pool == REGION_HEAP || has_room(m, pool));
+}
+
 uint32_t pressure_tiers(const struct larder_memory *m, unsigned pool)
 {
 	return pool == REGION_HEAP ? STORE_ALL_TIERS : m->pools[pool].tiers;

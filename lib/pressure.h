@@ -65,6 +65,9 @@ uint64_t pressure_metadata_bytes(const struct larder_memory *m);
 /* Is the cost of the pool, or of the process, above its high watermark? */
 int pressure_is_high(const struct larder_memory *m, unsigned pool);
 
+/* True when usage is well below the low watermark: what is brought in now moves nothing out. */
+int pressure_has_room(const struct larder_memory *m, unsigned pool);
+
 /* Tiers that may take pages of a pool: for store_put(). */
 uint32_t pressure_tiers(const struct larder_memory *m, unsigned pool);
 

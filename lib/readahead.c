@@ -97,12 +97,13 @@ struct cluster {
 /* Returns 0 when the page at `index` cannot be had: it has changed. */
 static size_t acquire_cluster(struct larder_memory *m, struct larder_restorer *w, size_t index, struct cluster *c)
 {
-	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1, most;
+	size_t in_chunk = index % CHUNK_PAGES, before = 0, end = 1, most = 0;
 	uint64_t *words = c->all + NEIGHBOURS_MAX;
 
 	if (!acquire(m, w, index, words))
 		return 0;
-	most = neighbours_pay(&m->neighbours, index) ? NEIGHBOURS_MAX : 0;
+	if (pressure_has_room(m, region_chunk(&m->region, index)->owner.pool) || neighbours_pay(&m->neighbours, index))
+		most = NEIGHBOURS_MAX;
 	while (before < most && before < in_chunk &&
 	       acquire_neighbour(m, w, index - before - 1, index, words - before - 1))
 		before++;
