@@ -159,10 +159,10 @@ struct larder_stats {
 
 	/* the tier on disk, which is one of `tiers` */
 	struct larder_disk_stats disk;
-	uint64_t copies;  /* gauge: pages that are resident and have a copy on disk that may still be the same */
+	uint64_t copies;  /* gauge: pages in RAM, compressed or not, with a copy on disk that may still be the same */
 	uint64_t demoted; /* counters: pages that went on from RAM, compressed, to disk */
 	uint64_t direct;  /* pages that went straight to disk, because they do not compress */
-	uint64_t clean_evictions; /* evictions that cost nothing, because the copy on disk was still the same */
+	uint64_t clean_evictions; /* pages that went to disk without a write: the copy there was still the same */
 	uint64_t readahead;	  /* pages read from disk before they were asked for */
 
 	/* volatile memory of all pools; [0] = obsolete, [1 + p] = priority p. Up to a second behind. */
