@@ -40,17 +40,21 @@ static inline uint64_t age_stamp(struct larder_age *a, size_t used, unsigned tie
 	return page_with_tick(page_word_stored(tier), age_now(a));
 }
 
-/* When a page that is STORED in RAM was put there. */
-static inline uint64_t age_put_at(const struct larder_age *a, uint64_t word)
+/* How many ticks ago a page was put that is STORED in RAM. */
+static inline uint64_t age_of(const struct larder_age *a, uint64_t word)
 {
-	uint64_t now = age_now(a);
-
-	return now - ((now - page_tick(word)) & PAGE_TICK_MAX);
+	return (age_now(a) - page_tick(word)) & PAGE_TICK_MAX;
 }
 
 static inline int age_is_young(const struct larder_age *a, uint64_t word)
 {
-	return age_now(a) - age_put_at(a, word) <= AGE_YOUNG;
+	return age_of(a, word) <= AGE_YOUNG;
+}
+
+/* The tick at which it was put. Reclaim thread. */
+static inline uint64_t age_put_at(const struct larder_age *a, uint64_t word)
+{
+	return age_now(a) - age_of(a, word);
 }
 
 #endif

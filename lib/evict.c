@@ -50,6 +50,7 @@ static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struc
 		store_drop(&m->store, place);
 		return 0;
 	}
+	larder_assert(!(word & PAGE_COPY) || (place.handle < LARDER_HANDLES_MAX && page->handle < LARDER_HANDLES_MAX));
 	page->handle = word & PAGE_COPY ? page_both_handles(place.handle, page->handle) : place.handle;
 	evict_release(m, index, age_stamp(&m->age, region_used_pages(&m->region), place.tier));
 	region_count(&m->region, index, LARDER_PAGES_STAGED, -1);
@@ -221,18 +222,16 @@ static void pass_tail(struct larder_memory *m, struct larder_restorer *w, struct
 
 	for (; s->passed < s->cursor; s->passed++) {
 		uint32_t slot = staging_slot(s->passed);
+		int done = is_done(m, w, so, s->passed, evicted);
 
-		if (slot == 0) {
+		if (!done || slot == 0) {
 			empty(s, s->passed - run, run);
 			run = 0;
 		}
-		if (is_done(m, w, so, s->passed, evicted)) {
+		if (done) {
 			s->owner[slot] = STAGING_NOBODY;
 			s->vacant++;
 			run++;
-		} else {
-			empty(s, s->passed - run, run);
-			run = 0;
 		}
 	}
 	empty(s, s->passed - run, run);

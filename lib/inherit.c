@@ -88,7 +88,7 @@ static void settle_page(struct larder_memory *m, size_t index, int is_present, s
 	if (page_state(to) == PAGE_STORED && page_tier(to) != STORE_TIER_SAME)
 		name(n, page_tier(to), page_handle(page, to));
 	if (to & PAGE_COPY)
-		name(n, page_tier(store_word_on_disk(&m->store)), page_copy_handle(page));
+		name(n, store_disk_tier(&m->store), page_copy_handle(page));
 	n->copies += (to & PAGE_COPY) != 0;
 	n->same_pages += page_state(to) == PAGE_STORED && page_tier(to) == STORE_TIER_SAME;
 	if (to != word)

@@ -125,7 +125,7 @@ static inline int page_is_staged_in(uint64_t word, uint32_t slot)
 }
 
 /* The ticket with which a stored page is on its way to disk; 0 = it is not. */
-static inline uint64_t page_ticket(uint64_t word)
+static inline uint32_t page_ticket(uint64_t word)
 {
 	return (uint32_t)(word >> PAGE_SLOT_SHIFT);
 }

@@ -321,8 +321,7 @@ void store_lose_disk(struct larder_store *store)
 
 void store_drop_copy(struct larder_store *store, uint64_t handle)
 {
-	store_drop(store, (struct store_place){ .handle = handle,
-						.tier = (uint8_t)(STORE_TIER_FIRST + (store->disk - store->tiers)) });
+	store_drop(store, (struct store_place){ .handle = handle, .tier = (uint8_t)store_disk_tier(store) });
 }
 
 int store_thread_open(const struct larder_store *store, void *scratch)

@@ -63,16 +63,22 @@ static inline struct store_place store_place_of(const struct larder_page *page, 
 	return (struct store_place){ .handle = page_handle(page, word), .tier = (uint8_t)page_tier(word) };
 }
 
+/* The tier on disk of places there. There is one. */
+static inline unsigned store_disk_tier(const struct larder_store *store)
+{
+	return STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers);
+}
+
 /* Is this place in the tier on disk? */
 static inline int store_is_on_disk(const struct larder_store *store, unsigned tier)
 {
-	return store->disk && tier == STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers);
+	return store->disk && tier == store_disk_tier(store);
 }
 
 /* What a page on disk is. */
 static inline uint64_t store_word_on_disk(const struct larder_store *store)
 {
-	return page_word_stored(STORE_TIER_FIRST + (unsigned)(store->disk - store->tiers));
+	return page_word_stored(store_disk_tier(store));
 }
 
 /* The bit of the tier on disk in a mask of tiers; 0 = there is none. */
