@@ -19,6 +19,7 @@
 #define LARDER_BACKEND_H
 
 #include <larder/stats.h>
+#include <lz4.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,6 +59,9 @@ struct larder_object {
 	size_t size;
 	const char *page;
 	uint64_t checksum; /* of the page, from the tier on disk; for batch_add alone */
+	/* What it needs to become the page again; else NULL. Then it is of use in the tier alone that made it, and
+	 * whoever has it holds the dictionary. */
+	struct larder_dictionary *dictionary;
 };
 
 enum { LARDER_LENT = 2 }; /* descriptors that a disk takes */
@@ -115,6 +119,14 @@ struct larder_backend_ops {
 	/* Unmap everything. No other call may be under way. */
 	void (*close)(void *backend);
 
+	/*
+	 * The object of a page, for this tier: by better means than codec_object(). `state` is initialised or zeroed
+	 * and valid afterwards; `bytes` may be used. Any thread. After it, release() its dictionary if it has one, put
+	 * or not. NULL: there are no better means.
+	 */
+	struct larder_object (*object)(void *backend, LZ4_stream_t *state, const char *page, char *bytes);
+	void (*release)(void *backend, struct larder_dictionary *dictionary);
+
 	/* Store one object.
 	 * returns  0 and *handle; -E2BIG: this tier would gain nothing by holding the page (incompressible);
 	 *          -ENOSPC or -ENOMEM: no room; -EIO and others as the device reports. On error nothing is stored.
@@ -153,6 +165,10 @@ struct larder_backend_ops {
 	 * means.
 	 */
 	uint64_t (*recompress)(void *backend, const _Atomic uint32_t *hurry);
+
+	/* Look at what is stored for what object() can make use of, if that has not been done. Called often, beside all
+	 * else, but not while the process forks. NULL: there is nothing to learn. */
+	void (*learn)(void *backend);
 
 	void (*usage)(const void *backend, struct larder_backend_usage *usage);
 

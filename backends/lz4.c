@@ -5,7 +5,8 @@
  * A page is taken only if it could be compressed (codec.h). Else reclaim would have to evict more than ten pages to
  * free one, and had better look for others; a page stored as it is would free nothing at all.
  *
- * What stays for a while is compressed once more (recompress.h).
+ * Pages are compressed with a dictionary of others where that pays (dictionary.h); what stays for a while is compressed
+ * once more (recompress.h).
  *
  * A fetch decompresses in place, with the object pinned: under a microsecond, during which only compaction of this very
  * stripe waits.
@@ -34,11 +35,32 @@ static void lz4_close(void *backend)
 	pack_close(&lz4->pack);
 }
 
-static int lz4_put(void *backend, const struct larder_object *object, uint64_t *handle)
+static struct larder_object lz4_object(void *backend, LZ4_stream_t *state, const char *page, char *bytes)
 {
 	struct larder_lz4 *lz4 = backend;
 
-	return object->size <= PACK_MAX_BYTES ? pack_put(&lz4->pack, object->bytes, object->size, handle) : -E2BIG;
+	return dictionaries_object(&lz4->recompress.dictionaries, state, page, bytes);
+}
+
+static void lz4_release(void *backend, struct larder_dictionary *dictionary)
+{
+	(void)backend;
+	dictionary_release(dictionary);
+}
+
+static int lz4_put(void *backend, const struct larder_object *object, uint64_t *handle)
+{
+	struct larder_lz4 *lz4 = backend;
+	unsigned tag = recompress_tag(&lz4->recompress, object->dictionary);
+	int err;
+
+	if (object->size > PACK_MAX_BYTES)
+		return -E2BIG;
+	recompress_put(&lz4->recompress, tag);
+	err = pack_put(&lz4->pack, object->bytes, object->size, tag, handle);
+	if (err)
+		recompress_dropped(&lz4->recompress, tag);
+	return err;
 }
 
 static int lz4_get(void *backend, void *scratch, uint64_t handle, void *page)
@@ -105,6 +127,13 @@ static uint64_t lz4_recompress(void *backend, const _Atomic uint32_t *hurry)
 	return recompress_some(&lz4->recompress, &lz4->pack, hurry);
 }
 
+static void lz4_learn(void *backend)
+{
+	struct larder_lz4 *lz4 = backend;
+
+	recompress_learn(&lz4->recompress, &lz4->pack);
+}
+
 static void lz4_usage(const void *backend, struct larder_backend_usage *usage)
 {
 	const struct larder_lz4 *lz4 = backend;
@@ -114,8 +143,8 @@ static void lz4_usage(const void *backend, struct larder_backend_usage *usage)
 		.objects = u.objects,
 		.stored_bytes = u.stored_bytes,
 		.occupied_bytes = u.occupied_bytes,
-		.metadata_bytes = u.metadata_bytes + sizeof(lz4->recompress) +
-				  atomic_load_explicit(&lz4->recompress.metadata_bytes, memory_order_relaxed),
+		.metadata_bytes =
+			u.metadata_bytes + sizeof(lz4->recompress) + recompress_metadata_bytes(&lz4->recompress),
 	};
 }
 
@@ -124,6 +153,8 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.backend_bytes = sizeof(struct larder_lz4),
 	.open = lz4_open,
 	.close = lz4_close,
+	.object = lz4_object,
+	.release = lz4_release,
 	.put = lz4_put,
 	.get = lz4_get,
 	.copy = lz4_copy,
@@ -131,5 +162,6 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.inherit = lz4_inherit,
 	.compact = lz4_compact,
 	.recompress = lz4_recompress,
+	.learn = lz4_learn,
 	.usage = lz4_usage,
 };

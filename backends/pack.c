@@ -130,7 +130,7 @@ static void handle_give(struct larder_pack *p, uint32_t handle)
 
 /* Objects */
 
-int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *handle)
+int pack_put(struct larder_pack *p, const void *object, size_t bytes, unsigned tag, uint64_t *handle)
 {
 	uint32_t h = handle_take(p);
 	struct larder_slot slot;
@@ -143,7 +143,7 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *
 		return -ENOSPC;
 	}
 	fill_slot(p, slot, h, object, bytes);
-	entry_store(p, h, entry_make(slot, bytes, 0));
+	entry_store(p, h, entry_make(slot, bytes, tag));
 	gauge_add(&p->objects, 1);
 	gauge_add(&p->stored_bytes, bytes);
 	*handle = h;

@@ -66,7 +66,7 @@ int pack_open(struct larder_pack *p, uint64_t max_objects);
 void pack_close(struct larder_pack *p);
 
 /* Keep a copy of `bytes` bytes (1 to PACK_MAX_BYTES). Returns 0 and *handle, or -ENOSPC. */
-int pack_put(struct larder_pack *p, const void *object, size_t bytes, uint64_t *handle);
+int pack_put(struct larder_pack *p, const void *object, size_t bytes, unsigned tag, uint64_t *handle);
 
 /*
  * Hold an object in its place and say where that is. Every pin is followed by pack_unpin() soon: compaction waits for
@@ -80,8 +80,8 @@ void pack_unpin(struct larder_pack *p, uint64_t handle);
 unsigned pack_drop(struct larder_pack *p, uint64_t handle);
 
 /*
- * A tag is a small number (0 to PACK_TAG_MAX) that the caller keeps with an object; it takes no space. It is 0 when the
- * object is put. pack_tag() is for a pinned object; pack_set_tag() changes it if it is still `from`.
+ * A tag is a small number (0 to PACK_TAG_MAX) that the caller keeps with an object; it takes no space. pack_tag() is
+ * for a pinned object; pack_set_tag() changes it if it is still `from`.
  */
 unsigned pack_tag(const struct larder_pack *p, uint64_t handle);
 void pack_set_tag(struct larder_pack *p, uint64_t handle, unsigned from, unsigned to);

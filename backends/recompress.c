@@ -32,10 +32,10 @@ enum { JUDGED_OBJECTS = 512, SHARE_ONE = 1024 };
 /* A dictionary and what it takes to work with it are 4 % of 16 MiB; with more than that behind it, less. */
 #ifdef LARDER_DEBUG
 enum { ENOUGH_BYTES = 256 << 10 };
-static const uint64_t sweep_ns = 20000000, fruitless_rest_ns = 100000000;
+static const uint64_t sweep_ns = 20000000, fruitless_rest_ns = 100000000, renew_rest_ns = 10000000;
 #else
 enum { ENOUGH_BYTES = 16 << 20 };
-static const uint64_t sweep_ns = 2000000000, fruitless_rest_ns = 60000000000;
+static const uint64_t sweep_ns = 2000000000, fruitless_rest_ns = 60000000000, renew_rest_ns = 1000000000;
 #endif
 
 /* A dictionary that fewer objects use, and is not the current one, is given up. */
@@ -46,9 +46,10 @@ enum { DICTIONARY_PAGES = DICTIONARY_BYTES / LARDER_PAGE_BYTES, SAMPLE_MIN_BYTES
 
 struct larder_recompress_work {
 	LZ4_streamHC_t dictionary, state; /* prepared with the current dictionary; for each page */
-	unsigned prepared;		  /* number of that dictionary */
-	int may_idle;			  /* the thread may come back from SCHED_IDLE */
-	char object[PACK_MAX_BYTES], denser[PACK_MAX_BYTES], page[LARDER_PAGE_BYTES];
+	LZ4_stream_t plain;
+	unsigned prepared; /* number of that dictionary */
+	int may_idle;	   /* the thread may come back from SCHED_IDLE */
+	char object[PACK_MAX_BYTES], denser[CODEC_MOST_BYTES], page[LARDER_PAGE_BYTES];
 };
 
 static unsigned dictionary_of(unsigned tag)
@@ -78,26 +79,30 @@ int recompress_is_tagged(unsigned tag)
 
 int recompress_expand(const struct larder_recompress *r, unsigned tag, const void *object, size_t bytes, void *page)
 {
-	const struct larder_dictionary *d = &r->dictionaries[dictionary_of(tag)];
-
-	if (!dictionary_of(tag))
-		return codec_expand(object, bytes, page);
-	return LZ4_decompress_safe_usingDict(object, page, (int)bytes, LARDER_PAGE_BYTES, d->bytes, (int)d->size) ==
-			       LARDER_PAGE_BYTES
-		       ? 0
-		       : -EBADMSG;
+	return dictionaries_expand(&r->dictionaries, dictionary_of(tag), object, bytes, page);
 }
 
-/* Release: whoever finds that there are no users left has seen the last of them end. */
+unsigned recompress_tag(const struct larder_recompress *r, const struct larder_dictionary *dictionary)
+{
+	return tag_make(dictionary_number(&r->dictionaries, dictionary), AGE_NEW);
+}
+
+void recompress_put(struct larder_recompress *r, unsigned tag)
+{
+	if (dictionary_of(tag))
+		dictionary_hold(&r->dictionaries.all[dictionary_of(tag)]);
+}
+
 void recompress_dropped(struct larder_recompress *r, unsigned tag)
 {
 	if (dictionary_of(tag))
-		atomic_fetch_sub_explicit(&r->dictionaries[dictionary_of(tag)].users, 1, memory_order_release);
+		dictionary_release(&r->dictionaries.all[dictionary_of(tag)]);
 }
 
-static uint64_t users_of(const struct larder_recompress *r, unsigned number)
+uint64_t recompress_metadata_bytes(const struct larder_recompress *r)
 {
-	return atomic_load_explicit(&r->dictionaries[number].users, memory_order_acquire);
+	return atomic_load_explicit(&r->dictionaries.metadata_bytes, memory_order_relaxed) +
+	       atomic_load_explicit(&r->work_bytes, memory_order_relaxed);
 }
 
 /* ---- work ---- */
@@ -112,7 +117,7 @@ static int need_work(struct larder_recompress *r)
 	sys_madvise(r->work, round_up(sizeof(*r->work)), MADV_DONTFORK);
 	LZ4_initStreamHC(&r->work->state, sizeof(r->work->state));
 	r->work->may_idle = r->is_patient && idle_may_return();
-	gauge_add(&r->metadata_bytes, round_up(sizeof(*r->work)));
+	gauge_add(&r->work_bytes, round_up(sizeof(*r->work)));
 	return 1;
 }
 
@@ -121,37 +126,18 @@ static void end_work(struct larder_recompress *r)
 	if (!r->work)
 		return;
 	sys_munmap(r->work, round_up(sizeof(*r->work)));
-	gauge_add(&r->metadata_bytes, -(uint64_t)round_up(sizeof(*r->work)));
+	gauge_add(&r->work_bytes, -(uint64_t)round_up(sizeof(*r->work)));
 	r->work = NULL;
 }
 
 /* ---- dictionaries ---- */
 
-static void forget_dictionary(struct larder_recompress *r, unsigned number)
-{
-	sys_munmap(r->dictionaries[number].bytes, DICTIONARY_BYTES);
-	r->dictionaries[number].bytes = NULL;
-	gauge_add(&r->metadata_bytes, -(uint64_t)DICTIONARY_BYTES);
-}
-
-static void forget_unused(struct larder_recompress *r)
-{
-	for (unsigned number = 1; number < DICTIONARIES; number++)
-		if (r->dictionaries[number].bytes && number != r->current && users_of(r, number) == 0)
-			forget_dictionary(r, number);
-}
-
 /* A free number, if what is stored is worth one more dictionary; else 0. */
 static unsigned free_number(const struct larder_recompress *r, const struct larder_pack *p)
 {
-	uint64_t made = 0;
-	unsigned number = 0;
+	unsigned number;
+	uint64_t made = dictionaries_count(&r->dictionaries, &number);
 
-	for (unsigned i = DICTIONARIES - 1; i > 0; i--) {
-		made += r->dictionaries[i].bytes != NULL;
-		if (!r->dictionaries[i].bytes)
-			number = i;
-	}
 	return pack_usage(p).stored_bytes >= (made + 1) * r->enough_bytes ? number : 0;
 }
 
@@ -168,16 +154,17 @@ static int copy_object(struct larder_pack *p, uint64_t handle, char *to, size_t 
 	return 1;
 }
 
-/* The page of the first object in [*handle, end) that is to be recompressed and has something in it. */
+/* The page of the first object in [*handle, end) that is to be recompressed now or later and has something in it. */
 static int sample_page(struct larder_recompress *r, struct larder_pack *p, uint64_t *handle, uint64_t end, char *page)
 {
+	char object[PACK_MAX_BYTES];
 	unsigned tag;
 	size_t bytes;
 
 	for (; pack_next(p, handle, &tag) && *handle < end; ++*handle) {
-		if (age_of(tag) != AGE_OLD || !copy_object(p, *handle, r->work->object, &bytes, &tag))
+		if (age_of(tag) == AGE_DONE || !copy_object(p, *handle, object, &bytes, &tag))
 			continue;
-		if (bytes >= SAMPLE_MIN_BYTES && !recompress_expand(r, tag, r->work->object, bytes, page))
+		if (bytes >= SAMPLE_MIN_BYTES && !recompress_expand(r, tag, object, bytes, page))
 			return 1;
 	}
 	return 0;
@@ -205,45 +192,72 @@ static uint32_t sample(struct larder_recompress *r, struct larder_pack *p, char 
 	return pages * LARDER_PAGE_BYTES;
 }
 
-/* Make another dictionary the current one, if there is room for it and enough to make it of. Returns 0 if not. */
-static int renew_dictionary(struct larder_recompress *r, struct larder_pack *p)
+static void forget_tried(struct larder_recompress *r)
 {
-	unsigned number = free_number(r, p);
-	struct larder_dictionary *d = &r->dictionaries[number];
+	r->tried = r->plain_bytes = r->before_bytes = r->after_bytes = 0;
+}
 
-	r->tried = r->before_bytes = r->after_bytes = r->first_share = 0;
-	if (!number || !(d->bytes = slabs_map(DICTIONARY_BYTES)))
-		return 0;
-	gauge_add(&r->metadata_bytes, DICTIONARY_BYTES);
-	d->size = sample(r, p, d->bytes);
-	if (d->size < DICTIONARY_BYTES / 2) {
-		forget_dictionary(r, number);
-		return 0;
+static uint32_t puts_of(const struct larder_recompress *r)
+{
+	return atomic_load_explicit(&r->dictionaries.puts, memory_order_relaxed);
+}
+
+/* Make another dictionary the current one, if there is room for it and enough to make it of. Returns 0 if not. */
+static int renew_dictionary(struct larder_recompress *r, struct larder_pack *p, uint64_t now)
+{
+	unsigned number = now < r->renew_at_ns ? 0 : free_number(r, p);
+	char *bytes = number ? dictionaries_begin(&r->dictionaries, number) : NULL;
+
+	if (bytes && dictionaries_finish(&r->dictionaries, number, sample(r, p, bytes))) {
+		forget_tried(r);
+		r->first_share = 0;
+		return 1;
 	}
-	r->current = number;
-	return 1;
+	if (now >= r->renew_at_ns)
+		r->renew_at_ns = now + renew_rest_ns;
+	r->renew_puts = puts_of(r);
+	return 0;
+}
+
+/* There is a dictionary, or one is made. */
+static int need_dictionary(struct larder_recompress *r, struct larder_pack *p, uint64_t now)
+{
+	if (dictionaries_current(&r->dictionaries))
+		return 1;
+	r->hand = 0;
+	return now >= r->renew_at_ns && renew_dictionary(r, p, now);
+}
+
+/* In how many ns it may be tried again; 0: not before something has been put. */
+static uint64_t until_renewal(const struct larder_recompress *r, uint64_t now)
+{
+	return puts_of(r) != r->renew_puts && r->renew_at_ns > now ? r->renew_at_ns - now : 0;
 }
 
 static void prepare_dictionary(struct larder_recompress *r)
 {
-	const struct larder_dictionary *d = &r->dictionaries[r->current];
+	unsigned current = dictionaries_current(&r->dictionaries);
+	const struct larder_dictionary *d = &r->dictionaries.all[current];
 	struct larder_recompress_work *w = r->work;
 
-	if (w->prepared == r->current)
+	if (w->prepared == current)
 		return;
 	LZ4_initStreamHC(&w->dictionary, sizeof(w->dictionary));
 	LZ4_setCompressionLevel(&w->dictionary, HC_LEVEL);
-	LZ4_loadDictHC(&w->dictionary, d->bytes, (int)d->size);
-	w->prepared = r->current;
+	LZ4_loadDictHC(&w->dictionary, d->content->bytes, (int)d->size);
+	w->prepared = current;
 }
 
 /* ---- objects ---- */
 
-/* Compress the page in `work` into `denser`. Returns its size, or 0 when it is more than `room`. */
-static size_t compress(struct larder_recompress_work *w, size_t room)
+/* Compress the page in `work` into `denser`. Returns its size, or 0 when it is more than `room`; and *plain, its size
+ * without all that is done here, unless it is known. */
+static size_t compress(struct larder_recompress_work *w, size_t room, size_t *plain)
 {
 	int size;
 
+	if (!*plain)
+		*plain = codec_object(&w->plain, CODEC_FOR_RAM, w->page, w->denser).size;
 	LZ4_resetStreamHC_fast(&w->state, HC_LEVEL);
 	LZ4_attach_HC_dictionary(&w->state, &w->dictionary);
 	size = LZ4_compress_HC_continue(&w->state, w->page, w->denser, LARDER_PAGE_BYTES, (int)room);
@@ -255,7 +269,7 @@ static size_t compress(struct larder_recompress_work *w, size_t room)
  * want the CPU for what cannot wait: at normal priority, a Redis server at half of its memory had p99 latencies of 0.6
  * ms instead of 0.3, and p99.9 of 4 ms instead of 1.
  */
-static size_t compress_idly(struct larder_recompress *r, size_t room)
+static size_t compress_idly(struct larder_recompress *r, size_t room, size_t *plain)
 {
 	struct larder_recompress_work *w = r->work;
 	int is_idle = w->may_idle && idle_begin() == 0;
@@ -263,7 +277,7 @@ static size_t compress_idly(struct larder_recompress *r, size_t room)
 
 	if (is_idle && atomic_load(r->hurry) == LARDER_FROZEN)
 		idle_end(0);
-	bytes = compress(w, room);
+	bytes = compress(w, room, plain);
 	if (is_idle)
 		idle_end(0);
 	return bytes;
@@ -272,9 +286,9 @@ static size_t compress_idly(struct larder_recompress *r, size_t room)
 static void replace(struct larder_recompress *r, struct larder_pack *p, uint64_t handle, size_t bytes, unsigned tag,
 		    size_t denser_bytes)
 {
-	unsigned denser_tag = tag_make(r->current, AGE_DONE);
+	unsigned denser_tag = tag_make(dictionaries_current(&r->dictionaries), AGE_DONE);
 
-	atomic_fetch_add_explicit(&r->dictionaries[r->current].users, 1, memory_order_relaxed);
+	recompress_put(r, denser_tag);
 	if (pack_replace(p, handle, r->work->object, bytes, tag, r->work->denser, denser_bytes, denser_tag)) {
 		recompress_dropped(r, denser_tag);
 		return;
@@ -288,24 +302,30 @@ static int is_outdated(const struct larder_recompress *r, unsigned tag)
 {
 	unsigned number = dictionary_of(tag);
 
-	return number && number != r->current && users_of(r, number) < USERS_MIN;
+	return number && number != dictionaries_current(&r->dictionaries) &&
+	       dictionaries_users(&r->dictionaries, number) < USERS_MIN;
 }
 
 static void recompress(struct larder_recompress *r, struct larder_pack *p, uint64_t handle)
 {
 	struct larder_recompress_work *w = r->work;
-	size_t bytes, denser_bytes = 0;
+	size_t bytes, plain_bytes, denser_bytes = 0;
 	unsigned tag;
 
 	if (!copy_object(p, handle, w->object, &bytes, &tag))
 		return;
-	if (!recompress_expand(r, tag, w->object, bytes, w->page))
-		denser_bytes = compress_idly(r, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR);
+	plain_bytes = recompress_is_tagged(tag) ? 0 : bytes;
+	if (recompress_expand(r, tag, w->object, bytes, w->page)) /* damaged: whoever fetches it will be told */
+		plain_bytes = bytes;
+	else
+		denser_bytes = compress_idly(r, is_outdated(r, tag) ? PACK_MAX_BYTES : bytes - bytes / GAIN_DIVISOR,
+					     &plain_bytes);
 	if (denser_bytes)
 		replace(r, p, handle, bytes, tag, denser_bytes);
 	else
 		pack_set_tag(p, handle, tag, tag_make(dictionary_of(tag), AGE_DONE));
 	r->tried++;
+	r->plain_bytes += plain_bytes;
 	r->before_bytes += bytes;
 	r->after_bytes += denser_bytes ? denser_bytes : bytes;
 }
@@ -315,17 +335,18 @@ static void recompress(struct larder_recompress *r, struct larder_pack *p, uint6
 /* Look at what the last objects have gained: is it still worth it, and is the dictionary still the right one? */
 static void judge(struct larder_recompress *r, struct larder_pack *p, uint64_t now)
 {
-	uint64_t share;
+	uint64_t share, gain_share;
 
 	if (r->tried < JUDGED_OBJECTS)
 		return;
-	share = r->after_bytes * SHARE_ONE / r->before_bytes;
-	r->tried = r->before_bytes = r->after_bytes = 0;
+	share = r->after_bytes * SHARE_ONE / r->plain_bytes;
+	gain_share = r->after_bytes * SHARE_ONE / r->before_bytes;
+	forget_tried(r);
 	if (r->first_share == 0)
 		r->first_share = share;
-	if (share > r->first_share + (SHARE_ONE - r->first_share) / 4 && renew_dictionary(r, p))
+	if (share > r->first_share + (SHARE_ONE - r->first_share) / 4 && renew_dictionary(r, p, now))
 		return;
-	if (share > SHARE_ONE - SHARE_ONE / GAIN_DIVISOR)
+	if (gain_share > SHARE_ONE - SHARE_ONE / GAIN_DIVISOR)
 		r->rest_until_ns = now + fruitless_rest_ns;
 }
 
@@ -340,10 +361,6 @@ static int visit(struct larder_recompress *r, struct larder_pack *p, uint64_t ha
 	if (age_of(tag) == AGE_DONE && !is_outdated(r, tag))
 		return 0;
 	r->found++;
-	if (!r->current)
-		renew_dictionary(r, p);
-	if (!r->current)
-		return 0;
 	prepare_dictionary(r);
 	recompress(r, p, handle);
 	return 1;
@@ -379,8 +396,8 @@ static int is_enough(struct larder_recompress *r, const struct larder_pack *p)
 	uint64_t bytes = pack_usage(p).stored_bytes;
 
 	if (bytes < r->enough_bytes / 2) {
-		r->current = 0;
-		forget_unused(r);
+		dictionaries_retire(&r->dictionaries);
+		dictionaries_forget_unused(&r->dictionaries);
 	}
 	return bytes >= r->enough_bytes;
 }
@@ -390,19 +407,32 @@ static uint64_t go_on(struct larder_recompress *r, struct larder_pack *p)
 	uint64_t now = sys_now_ns();
 	int goes_on;
 
-	if (now < r->rest_until_ns)
-		return r->rest_until_ns - now;
-	if (!is_enough(r, p) || !need_work(r)) {
+	if (!is_enough(r, p)) {
 		end_work(r);
 		return 0;
 	}
+	if (!need_dictionary(r, p, now))
+		return until_renewal(r, now);
+	if (now < r->rest_until_ns)
+		return r->rest_until_ns - now;
+	if (!need_work(r))
+		return 0;
 	if (r->hand == 0)
 		r->begun_ns = now;
 	goes_on = sweep(r, p);
 	judge(r, p, now);
-	forget_unused(r);
+	dictionaries_forget_unused(&r->dictionaries);
 	pack_compact(p, COMPACT_BYTES);
 	return goes_on ? 1 : end_sweep(r, now);
+}
+
+void recompress_learn(struct larder_recompress *r, struct larder_pack *p)
+{
+	if (dictionaries_current(&r->dictionaries) || pack_usage(p).stored_bytes < r->enough_bytes ||
+	    !mutex_trylock(&r->running))
+		return;
+	need_dictionary(r, p, sys_now_ns());
+	mutex_unlock(&r->running);
 }
 
 uint64_t recompress_some(struct larder_recompress *r, struct larder_pack *p, const _Atomic uint32_t *hurry)
@@ -429,9 +459,7 @@ void recompress_open(struct larder_recompress *r)
 void recompress_close(struct larder_recompress *r)
 {
 	end_work(r);
-	for (unsigned number = 1; number < DICTIONARIES; number++)
-		if (r->dictionaries[number].bytes)
-			forget_dictionary(r, number);
+	dictionaries_close(&r->dictionaries);
 }
 
 void recompress_inherit(struct larder_recompress *r, const struct larder_pack *p)
@@ -441,10 +469,10 @@ void recompress_inherit(struct larder_recompress *r, const struct larder_pack *p
 
 	r->running = (struct larder_mutex){ 0 };
 	if (r->work)
-		gauge_add(&r->metadata_bytes, -(uint64_t)round_up(sizeof(*r->work)));
+		gauge_add(&r->work_bytes, -(uint64_t)round_up(sizeof(*r->work)));
 	r->work = NULL; /* it was MADV_DONTFORK */
 	for (uint64_t handle = 0; pack_next(p, &handle, &tag); handle++)
 		users[dictionary_of(tag)]++;
 	for (unsigned number = 1; number < DICTIONARIES; number++)
-		atomic_store(&r->dictionaries[number].users, users[number]);
+		atomic_store(&r->dictionaries.all[number].users, users[number]);
 }

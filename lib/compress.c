@@ -64,12 +64,27 @@ static void sum(const struct larder_memory *m, struct larder_compressed *e, cons
 	e->is_summed = 1;
 }
 
+/*
+ * While memory is short, what makes pages denser saves faults, which cost more than it takes. Else it would only make
+ * them longer.
+ */
+static struct larder_object make_object(struct larder_memory *m, LZ4_stream_t *lz4, size_t index, const char *page,
+					char *bytes)
+{
+	enum codec_effort effort = effort_for(m, index);
+
+	if (effort == CODEC_FOR_DISK || pressure_has_room(m, region_chunk(&m->region, index)->owner.pool))
+		return codec_object(lz4, effort, page, bytes);
+	return store_object(&m->store, lz4, page, bytes);
+}
+
 /* Fill an entry for a staged page. What has a copy on disk that will do is compressed for RAM only. */
 static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t slot, int has_copy,
 			  struct larder_compressed *e)
 {
 	const char *page = staging_address(&m->staging, slot);
 	size_t index = m->staging.owner[slot];
+	struct larder_object object;
 	uint64_t filling;
 
 	if (has_copy) {
@@ -77,10 +92,13 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 		if (e->checksum == m->staging.checksum[slot] && effort_for(m, index) == CODEC_FOR_DISK)
 			return;
 	}
-	if (store_is_same_filled(page, &filling))
+	if (store_is_same_filled(page, &filling)) {
 		e->size = PAGE_BYTES; /* nobody looks at it */
-	else
-		e->size = (uint32_t)codec_object(lz4, effort_for(m, index), page, e->bytes).size;
+	} else {
+		object = make_object(m, lz4, index, page, e->bytes);
+		e->size = (uint32_t)object.size;
+		e->dictionary = object.dictionary;
+	}
 	if (!e->is_summed && is_for_disk(m, index, e->size))
 		sum(m, e, page);
 }
@@ -92,6 +110,8 @@ static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t positi
 	uint32_t slot = staging_slot(position);
 	uint64_t word = page_load(&m->region.pages[m->staging.owner[slot]]);
 
+	store_release(&m->store, e->dictionary);
+	e->dictionary = NULL;
 	e->size = e->is_summed = 0;
 	if (page_is_staged_in(word, slot))
 		compress_page(m, lz4, slot, (word & PAGE_COPY) != 0, e);
@@ -264,9 +284,18 @@ struct larder_object compress_object(struct larder_memory *m, uint64_t position)
 		.bytes = e->size == PAGE_BYTES ? page : e->bytes,
 		.size = e->size,
 		.page = page,
+		.dictionary = e->dictionary,
 	};
 
 	if (position < m->staging.cursor || e->size == 0)
 		object = codec_object(&c->lz4, effort_for(m, index), page, c->bytes);
 	return object;
+}
+
+struct larder_object compress_object_for_disk(struct larder_memory *m, uint64_t position)
+{
+	struct larder_object object = compress_object(m, position);
+
+	return object.dictionary ? codec_object(&m->compress.lz4, CODEC_FOR_DISK, object.page, m->compress.bytes)
+				 : object;
 }

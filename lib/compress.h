@@ -41,6 +41,7 @@ struct larder_compressed {
 	uint64_t checksum;     /* of the page, if it is of use */
 	uint32_t size;	       /* of the object; LARDER_PAGE_BYTES: it is the page; 0: not made */
 	uint32_t is_summed;    /* the checksum has been made */
+	struct larder_dictionary *dictionary; /* of the object; held until the entry is used again. NULL: none */
 	char bytes[CODEC_MOST_BYTES];
 };
 
@@ -87,7 +88,11 @@ void compress_ahead(struct larder_memory *m);
 /* The checksum of the page in a slot at or behind the cursor. There is a disk. Reclaim thread. */
 uint64_t compress_checksum(const struct larder_memory *m, uint64_t position);
 
-/* The object of a slot at or behind the cursor, without its checksum; valid until the next call. Reclaim thread. */
+/*
+ * The object of a slot at or behind the cursor, without its checksum; valid until the next call. For the tier that
+ * compress_ahead() expected it to go to; for_disk: for the one on disk, whatever was expected. Reclaim thread.
+ */
 struct larder_object compress_object(struct larder_memory *m, uint64_t position);
+struct larder_object compress_object_for_disk(struct larder_memory *m, uint64_t position);
 
 #endif

@@ -244,6 +244,7 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 	if (sweep.turns || (sweep.staged == 0 && slots == 0))
 		end_turn(r, pool);
 	store_compact(&m->store, r->restorer.scratch, COMPACT_BYTES);
+	store_learn(&m->store);
 	event_post(&m->pressure.relieved);
 	wake_sleepers(m, pool);
 	pressure_publish(m, stats);

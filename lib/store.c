@@ -109,6 +109,32 @@ static void fill(void *page, uint64_t word)
 		words[i] = word;
 }
 
+/* The tier in RAM that has means of its own to make objects; NULL: none. */
+static struct store_tier *maker(struct larder_store *store)
+{
+	for (unsigned i = 0; i < store->ntiers; i++)
+		if (store->tiers[i].ops->object)
+			return &store->tiers[i];
+	return NULL;
+}
+
+struct larder_object store_object(struct larder_store *store, LZ4_stream_t *state, const char *page,
+				  char bytes[CODEC_MOST_BYTES])
+{
+	struct store_tier *tier = maker(store);
+
+	return tier ? tier->ops->object(tier->backend, state, page, bytes)
+		    : codec_object(state, CODEC_FOR_RAM, page, bytes);
+}
+
+void store_release(struct larder_store *store, struct larder_dictionary *dictionary)
+{
+	struct store_tier *tier = maker(store);
+
+	if (dictionary)
+		tier->ops->release(tier->backend, dictionary);
+}
+
 static struct store_tier *tier_of(struct larder_store *store, struct store_place place)
 {
 	larder_assert(place.tier >= STORE_TIER_FIRST && place.tier < STORE_TIER_FIRST + store->ntiers);
@@ -362,6 +388,13 @@ uint64_t store_recompress(struct larder_store *store)
 	atomic_store(&store->recompressing, 0);
 	atomic_fetch_sub(&store->dropping, 1);
 	return rest_ns;
+}
+
+void store_learn(struct larder_store *store)
+{
+	for (unsigned i = 0; i < store->ntiers; i++)
+		if (store->tiers[i].ops->learn)
+			store->tiers[i].ops->learn(store->tiers[i].backend);
 }
 
 static struct larder_backend_usage usage_of(const struct store_tier *tier)

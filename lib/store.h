@@ -10,7 +10,7 @@
 #ifndef LARDER_STORE_H
 #define LARDER_STORE_H
 
-#include "backend.h"
+#include "codec.h"
 
 #include "futex.h"
 #include "page.h"
@@ -117,6 +117,14 @@ static inline uint64_t store_kept_checksum(const struct larder_store *store, uin
 	return store->disk->ops->kept_checksum(store->disk->backend, handle);
 }
 
+/*
+ * The object of a page for a tier in RAM, by the best means there is time for; what they need is held until
+ * store_release(), put or not. `state` is zeroed or was used by this or codec_object() before; `bytes` may be used.
+ */
+struct larder_object store_object(struct larder_store *store, LZ4_stream_t *state, const char *page,
+				  char bytes[CODEC_MOST_BYTES]);
+void store_release(struct larder_store *store, struct larder_dictionary *dictionary);
+
 /* Is a page one word over and over? */
 int store_is_same_filled(const char *page, uint64_t *word);
 
@@ -171,6 +179,10 @@ uint64_t store_compact(struct larder_store *store, void *scratch, uint64_t budge
 /* Make what is stored smaller, for a few hundred microseconds. Returns in how many ns there is more to do; 0: not
  * before something has been put. */
 uint64_t store_recompress(struct larder_store *store);
+
+/* Look at what is stored, if that makes what is put from now on smaller: seldom, and then for some microseconds. Not
+ * while the process forks. The reclaim thread. */
+void store_learn(struct larder_store *store);
 
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);

@@ -4,6 +4,7 @@
  */
 #include "compress.h"
 #include "content.h"
+#include "lz4_tier.h"
 #include "memory.h"
 #include "stats.h"
 #include "sys.h"
@@ -47,6 +48,12 @@ static uint64_t disk_checksum(const void *backend, const char *page)
 	return sum_of(page);
 }
 
+static void disk_usage(const void *backend, struct larder_backend_usage *usage)
+{
+	(void)backend;
+	*usage = (struct larder_backend_usage){ 0 };
+}
+
 static const struct larder_backend_ops disk_ops = {
 	.name = "test",
 	.backend_bytes = PAGE,
@@ -54,6 +61,7 @@ static const struct larder_backend_ops disk_ops = {
 	.open = disk_open,
 	.close = disk_close,
 	.checksum = disk_checksum,
+	.usage = disk_usage,
 };
 
 /* ---- staging, as evict.c fills it ---- */
@@ -105,7 +113,7 @@ static void assert_object(uint64_t position)
 
 	fill(expected, position);
 	assert_memory_equal(object.page, expected, PAGE);
-	if (position % 3 != 2) {
+	if (position % 3 != 2 && !object.dictionary) {
 		assert_int_equal(codec_expand(object.bytes, object.size, page), 0);
 		assert_memory_equal(page, expected, PAGE);
 	}
@@ -246,6 +254,66 @@ static void a_slot_behind_the_cursor_can_be_written_again(void **state)
 		assert_object(i);
 }
 
+/* ---- dictionaries ---- */
+
+/* A store in which the pages at even positions have been put, and a dictionary been made of them. */
+static void open_lz4(struct larder_lz4 **lz4)
+{
+	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4, &disk_ops };
+	static LZ4_stream_t stream;
+	char page[PAGE], bytes[CODEC_MOST_BYTES];
+	struct store_place place;
+
+	memory->pools[REGION_HEAP].budget.limit_bytes = PAGE; /* memory is short */
+	store_close(&memory->store);
+	memory->store = (struct larder_store){ 0 };
+	assert_int_equal(store_open(&memory->store, tiers, 2, &(struct larder_backend_setup){ .max_objects = 1024 }),
+			 0);
+	*lz4 = memory->store.tiers[0].backend;
+	(*lz4)->recompress.enough_bytes = 4096;
+	for (unsigned i = 0; i < 300; i += 3) {
+		struct larder_object object;
+
+		fill(page, i);
+		object = store_object(&memory->store, &stream, page, bytes);
+		assert_int_equal(store_put(&memory->store, 1, &object, &place), 0);
+		store_release(&memory->store, object.dictionary);
+	}
+	store_learn(&memory->store);
+	assert_int_equal(dictionaries_current(&(*lz4)->recompress.dictionaries), 1);
+}
+
+/* Its tier has become full, or been taken from the pool, since it was compressed. */
+static void what_goes_to_disk_after_all_needs_no_dictionary(void **state)
+{
+	struct larder_lz4 *lz4;
+	struct larder_object object;
+	char expected[PAGE], page[PAGE];
+
+	(void)state;
+	open_lz4(&lz4);
+	stage(0);
+	compress_ahead(memory);
+	assert_non_null(compress_object(memory, 0).dictionary);
+	object = compress_object_for_disk(memory, 0);
+	assert_null(object.dictionary);
+	fill(expected, 0);
+	assert_int_equal(codec_expand(object.bytes, object.size, page), 0);
+	assert_memory_equal(page, expected, PAGE);
+}
+
+static void dictionaries_are_held_until_an_entry_is_used_again(void **state)
+{
+	struct larder_lz4 *lz4;
+	uint64_t users;
+
+	(void)state;
+	open_lz4(&lz4);
+	users = dictionaries_users(&lz4->recompress.dictionaries, 1);
+	work_through(); /* nothing is put */
+	assert_in_range(dictionaries_users(&lz4->recompress.dictionaries, 1) - users, 1, COMPRESS_AHEAD);
+}
+
 /* Compressors are never stopped, so what they wait in is not unmapped. */
 static int open_memory(void **state)
 {
@@ -271,6 +339,8 @@ int main(void)
 		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed_for_disk, open_memory),
 		cmocka_unit_test_setup(what_has_a_good_copy_is_compressed_for_ram, open_memory),
 		cmocka_unit_test_setup(a_slot_behind_the_cursor_can_be_written_again, open_memory),
+		cmocka_unit_test_setup(what_goes_to_disk_after_all_needs_no_dictionary, open_memory),
+		cmocka_unit_test_setup(dictionaries_are_held_until_an_entry_is_used_again, open_memory),
 		cmocka_unit_test_setup(the_reclaim_thread_does_all_if_it_is_alone, open_memory),
 		cmocka_unit_test_setup(compressors_and_the_reclaim_thread_do_each_page_once, open_memory),
 		cmocka_unit_test_setup(a_page_that_is_taken_back_meanwhile_has_its_object_all_the_same, open_memory),

@@ -133,7 +133,7 @@ static void shelf_put(struct shelf *s, size_t bytes)
 	item->tag = (uint32_t)random_word();
 	item->bytes = (uint32_t)bytes;
 	content(object, item->tag, bytes);
-	assert_int_equal(pack_put(s->pack, object, bytes, &item->handle), 0);
+	assert_int_equal(pack_put(s->pack, object, bytes, 0, &item->handle), 0);
 	s->n++;
 	s->bytes += bytes;
 	s->all_put_bytes += bytes;
@@ -486,11 +486,11 @@ static void a_full_store_says_so_and_recovers(void **state)
 	shelf_open(&s, 8);
 	for (int i = 0; i < 8; i++)
 		shelf_put(&s, 1000);
-	assert_int_equal(pack_put(s.pack, "x", 1, &handle), -ENOSPC);
+	assert_int_equal(pack_put(s.pack, "x", 1, 0, &handle), -ENOSPC);
 	shelf_verify(&s);
 	shelf_drop(&s, 3);
 	shelf_put(&s, 2000);
-	assert_int_equal(pack_put(s.pack, "x", 1, &handle), -ENOSPC);
+	assert_int_equal(pack_put(s.pack, "x", 1, 0, &handle), -ENOSPC);
 	shelf_verify(&s);
 	shelf_close(&s);
 }
@@ -508,7 +508,7 @@ static void there_is_room_for_max_objects_of_any_size(void **state)
 
 		shelf_open(&s, MANY);
 		for (int i = 0; i < MANY; i++)
-			assert_int_equal(pack_put(s.pack, object, bytes, &handle), 0);
+			assert_int_equal(pack_put(s.pack, object, bytes, 0, &handle), 0);
 		shelf_close(&s);
 	}
 }
@@ -526,7 +526,7 @@ static void without_slabs_a_put_stores_nothing(void **state)
 	for (int i = 0; i < 8; i++)
 		shelf_put(&s, PACK_MAX_BYTES);
 	for (int i = 0; i < 200; i++)
-		assert_int_equal(pack_put(s.pack, "x", 1, &handle), -ENOSPC);
+		assert_int_equal(pack_put(s.pack, "x", 1, 0, &handle), -ENOSPC);
 	s.pack->slabs.max_slabs = max_slabs;
 	while (s.n < s.max)
 		shelf_put(&s, 1000);

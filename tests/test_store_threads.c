@@ -84,17 +84,24 @@ static void make_page(uint64_t *page, uint64_t item_seed)
 			page[i] = item_seed + i % 8;
 }
 
+static _Atomic unsigned dense; /* objects made with a dictionary */
+
 static int keep_in_store(void *scratch, const struct item *item, struct store_place *place)
 {
 	uint64_t page[WORDS];
 	char bytes[CODEC_MOST_BYTES];
-	LZ4_stream_t lz4;
+	LZ4_stream_t lz4 = { 0 };
 	struct larder_object object;
+	int err;
 
 	(void)scratch;
 	make_page(page, item->seed);
-	object = codec_object(&lz4, CODEC_FOR_RAM, (const char *)page, bytes);
-	return store_put(&store, STORE_ALL_TIERS, &object, place);
+	object = store_object(&store, &lz4, (const char *)page, bytes);
+	if (object.dictionary)
+		atomic_fetch_add_explicit(&dense, 1, memory_order_relaxed);
+	err = store_put(&store, STORE_ALL_TIERS, &object, place);
+	store_release(&store, object.dictionary);
+	return err;
 }
 
 static int verify_in_store(void *scratch, const struct item *item)
@@ -145,7 +152,7 @@ static int keep_in_pack(void *scratch, const struct item *item, struct store_pla
 
 	(void)scratch;
 	make_page(page, item->seed);
-	return pack_put(pack, page, size_of_object(item->seed), &place->handle);
+	return pack_put(pack, page, size_of_object(item->seed), 0, &place->handle);
 }
 
 static int verify_in_pack(void *scratch, const struct item *item)
@@ -299,10 +306,11 @@ static void pages_come_back_from_the_store_while_it_is_compacted(void **state)
 	lz4->recompress.sweep_ns = 0;
 	lz4->recompress.is_patient = 0; /* no CPU is idle here */
 	torture(&the_store);
-	print_message("  %lu recompressed\n", lz4->recompress.recompressed);
+	print_message("  %lu recompressed, %u put with a dictionary\n", lz4->recompress.recompressed, dense);
+	assert_true(dense > 100);
 	assert_true(lz4->recompress.recompressed > 100);
 	for (unsigned number = 0; number < DICTIONARIES; number++)
-		assert_int_equal(lz4->recompress.dictionaries[number].users, 0);
+		assert_int_equal(lz4->recompress.dictionaries.all[number].users, 0);
 	store_close(&store);
 }
 
