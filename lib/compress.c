@@ -65,17 +65,22 @@ static void sum(const struct larder_memory *m, struct larder_compressed *e, cons
 }
 
 /*
- * While memory is short, what makes pages denser saves faults, which cost more than it takes. Else it would only make
- * them longer.
+ * Is it worth more time to make the page denser? Where memory is short and pages come back soon (age.h), it saves
+ * faults; else it would only make them longer. And what will go on to disk would have to be compressed anew then.
  */
+static int denser_pays(struct larder_memory *m, size_t index)
+{
+	unsigned pool = region_chunk(&m->region, index)->owner.pool;
+
+	return !(pressure_tiers(m, pool) & store_disk_bit(&m->store)) && age_room_pays(&m->age) &&
+	       !pressure_has_room(m, pool);
+}
+
 static struct larder_object make_object(struct larder_memory *m, LZ4_stream_t *lz4, size_t index, const char *page,
 					char *bytes)
 {
-	enum codec_effort effort = effort_for(m, index);
-
-	if (effort == CODEC_FOR_DISK || pressure_has_room(m, region_chunk(&m->region, index)->owner.pool))
-		return codec_object(lz4, effort, page, bytes);
-	return store_object(&m->store, lz4, page, bytes);
+	return denser_pays(m, index) ? store_object(&m->store, lz4, page, bytes)
+				     : codec_object(lz4, effort_for(m, index), page, bytes);
 }
 
 /* Fill an entry for a staged page. What has a copy on disk that will do is compressed for RAM only. */
@@ -290,12 +295,4 @@ struct larder_object compress_object(struct larder_memory *m, uint64_t position)
 	if (position < m->staging.cursor || e->size == 0)
 		object = codec_object(&c->lz4, effort_for(m, index), page, c->bytes);
 	return object;
-}
-
-struct larder_object compress_object_for_disk(struct larder_memory *m, uint64_t position)
-{
-	struct larder_object object = compress_object(m, position);
-
-	return object.dictionary ? codec_object(&m->compress.lz4, CODEC_FOR_DISK, object.page, m->compress.bytes)
-				 : object;
 }

@@ -88,11 +88,7 @@ void compress_ahead(struct larder_memory *m);
 /* The checksum of the page in a slot at or behind the cursor. There is a disk. Reclaim thread. */
 uint64_t compress_checksum(const struct larder_memory *m, uint64_t position);
 
-/*
- * The object of a slot at or behind the cursor, without its checksum; valid until the next call. For the tier that
- * compress_ahead() expected it to go to; for_disk: for the one on disk, whatever was expected. Reclaim thread.
- */
+/* The object of a slot at or behind the cursor, without its checksum; valid until the next call. Reclaim thread. */
 struct larder_object compress_object(struct larder_memory *m, uint64_t position);
-struct larder_object compress_object_for_disk(struct larder_memory *m, uint64_t position);
 
 #endif

@@ -105,7 +105,7 @@ static int put(struct larder_memory *m, struct larder_restorer *w, struct larder
 	else
 		err = store_put(&m->store, tiers, &object, place);
 	if (err == -E2BIG && !has_copy && tiers & store_disk_bit(&m->store)) {
-		object = compress_object_for_disk(m, position);
+		larder_assert(!object.dictionary);
 		object.checksum = compress_checksum(m, position);
 		err = swap_out_staged(m, so, w->scratch, index, staging_slot(position), &object);
 		if (!err)

@@ -11,7 +11,10 @@ enum { GROUP_PAGES = 8, SAMPLE = 8 };
  * Where so little memory is resident that pages are hardly there for longer, one group in four has to be wanted again;
  * measured with Redis at a third of its memory, where it is one in six and neighbours are a tenth of the CPU time.
  */
-enum { ONE = 1 << 16, ENOUGH = ONE / 4, WEIGHT_SHIFT = 5 };
+enum { ENOUGH = SHARE_ALL / 4 };
+
+/* An average over about the last 32 pages; at first all are taken to pay. */
+enum { WEIGHT_SHIFT = 5 };
 
 /* By the finalizer of splitmix64: groups that follow each other are as good as random. */
 static uint64_t mix(uint64_t x)
@@ -21,25 +24,14 @@ static uint64_t mix(uint64_t x)
 	return x ^ x >> 31;
 }
 
-/* An average over about the last 32 pages; at first all are taken to pay. */
-static void count(struct larder_neighbours *n, int pays)
-{
-	uint32_t useless = atomic_load_explicit(&n->useless, memory_order_relaxed);
-
-	useless -= useless >> WEIGHT_SHIFT;
-	if (!pays)
-		useless += ONE >> WEIGHT_SHIFT;
-	atomic_store_explicit(&n->useless, useless, memory_order_relaxed);
-}
-
 int neighbours_pay(struct larder_neighbours *n, size_t index)
 {
 	uint64_t group = index / GROUP_PAGES, hash = mix(group + 1), before;
 
 	if (hash % SAMPLE)
-		return atomic_load_explicit(&n->useless, memory_order_relaxed) <= ONE - ENOUGH;
+		return share_of(&n->useless) <= SHARE_ALL - ENOUGH;
 	before = atomic_exchange_explicit(&n->lately[hash / SAMPLE % NEIGHBOURS_LATELY], index + 1,
 					  memory_order_relaxed);
-	count(n, before && before != index + 1 && (before - 1) / GROUP_PAGES == group);
+	share_count(&n->useless, !(before && before != index + 1 && (before - 1) / GROUP_PAGES == group), WEIGHT_SHIFT);
 	return 0;
 }

@@ -12,9 +12,9 @@
 #ifndef LARDER_NEIGHBOURS_H
 #define LARDER_NEIGHBOURS_H
 
-#include <stdatomic.h>
+#include "share.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 enum { NEIGHBOURS_LATELY = 256 };
 

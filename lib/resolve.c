@@ -164,6 +164,8 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 		return RESOLVE_AGAIN;
 	}
 	was = page_state(words[0]);
+	if (was == PAGE_STORED)
+		age_note(&m->age, index, n, words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(m, words[0]));
 	if (restored) {
 		around_set(m, index + restored, restored, wanted > restored ? wanted - restored : 0);

@@ -69,6 +69,43 @@ static void ticks_are_not_too_short(void **state)
 	assert_int_equal(age_now(&a), 9);
 }
 
+/* n pages go out and come back after `ticks`. */
+static void come_back(struct larder_age *a, unsigned ticks, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t word = age_stamp(a, PAGES, TIER);
+
+		atomic_store(&a->now, age_now(a) + ticks);
+		age_note(a, i, 1, word);
+	}
+}
+
+static void room_pays_where_pages_come_back_soon(void **state)
+{
+	struct larder_age a = { 0 };
+
+	(void)state;
+	assert_true(age_room_pays(&a));
+	come_back(&a, AGE_NEAR + 2, 100 * AGE_LOOK_EVERY * (1 << AGE_WEIGHT_SHIFT) / 10);
+	assert_false(age_room_pays(&a));
+	come_back(&a, AGE_NEAR, AGE_LOOK_EVERY * (1 << AGE_WEIGHT_SHIFT));
+	assert_true(age_room_pays(&a));
+}
+
+/* Pages that come together are looked at wherever they begin. */
+static void runs_count_wherever_they_begin(void **state)
+{
+	struct larder_age a = { 0 };
+	uint64_t word = age_stamp(&a, PAGES, TIER);
+
+	(void)state;
+
+	atomic_store(&a.now, AGE_NEAR + 1);
+	for (unsigned i = 0; i < 20 << AGE_WEIGHT_SHIFT; i++)
+		age_note(&a, 32 * (size_t)i + 5, 32, word);
+	assert_false(age_room_pays(&a));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -76,6 +113,8 @@ int main(void)
 		cmocka_unit_test(pages_are_young_for_a_while),
 		cmocka_unit_test(age_is_exact_for_sixteen_times_all_pages),
 		cmocka_unit_test(ticks_are_not_too_short),
+		cmocka_unit_test(room_pays_where_pages_come_back_soon),
+		cmocka_unit_test(runs_count_wherever_they_begin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

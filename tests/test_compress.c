@@ -256,7 +256,7 @@ static void a_slot_behind_the_cursor_can_be_written_again(void **state)
 
 /* ---- dictionaries ---- */
 
-/* A store in which the pages at even positions have been put, and a dictionary been made of them. */
+/* A store in which pages like those at positions 0, 3, 6 ... have been put, and a dictionary been made of them. */
 static void open_lz4(struct larder_lz4 **lz4)
 {
 	static const struct larder_backend_ops *const tiers[] = { &larder_backend_lz4, &disk_ops };
@@ -281,25 +281,44 @@ static void open_lz4(struct larder_lz4 **lz4)
 	}
 	store_learn(&memory->store);
 	assert_int_equal(dictionaries_current(&(*lz4)->recompress.dictionaries), 1);
+	region_chunk(&memory->region, 0)->owner.pool = POOL;
+	memory->pools[POOL].tiers = 1; /* not on disk */
 }
 
-/* Its tier has become full, or been taken from the pool, since it was compressed. */
-static void what_goes_to_disk_after_all_needs_no_dictionary(void **state)
+/* Of three pages alike: one may go on to disk, one may not, and for one there is room. */
+static void dictionaries_are_for_what_stays_in_ram_where_it_is_short(void **state)
 {
 	struct larder_lz4 *lz4;
-	struct larder_object object;
-	char expected[PAGE], page[PAGE];
 
 	(void)state;
 	open_lz4(&lz4);
+	for (unsigned i = 0; i < 3; i++) {
+		region_chunk(&memory->region, 0)->owner.pool = i == 0 ? REGION_HEAP : POOL;
+		memory->pools[REGION_HEAP].budget.limit_bytes = i == 2 ? 0 : PAGE;
+		memory->staging.head = memory->staging.cursor = memory->staging.tail = 3 * i;
+		atomic_store(&memory->compress.claimed, 3 * i);
+		stage(0);
+		compress_ahead(memory);
+		assert_true((compress_object(memory, 3 * i).dictionary != NULL) == (i == 1));
+	}
+}
+
+/* They come back after so many others that no dictionary could have kept them. */
+static void where_pages_go_round_there_are_no_dictionaries(void **state)
+{
+	struct larder_lz4 *lz4;
+	uint64_t word;
+
+	(void)state;
+	open_lz4(&lz4);
+	word = age_stamp(&memory->age, 1 << 20, STORE_TIER_FIRST);
+	atomic_store(&memory->age.now, AGE_NEAR + 1);
+	for (unsigned i = 0; i < 10000; i++)
+		age_note(&memory->age, 32 * (size_t)i, 32, word);
 	stage(0);
 	compress_ahead(memory);
-	assert_non_null(compress_object(memory, 0).dictionary);
-	object = compress_object_for_disk(memory, 0);
-	assert_null(object.dictionary);
-	fill(expected, 0);
-	assert_int_equal(codec_expand(object.bytes, object.size, page), 0);
-	assert_memory_equal(page, expected, PAGE);
+	assert_true(compress_object(memory, 0).size < PAGE);
+	assert_null(compress_object(memory, 0).dictionary);
 }
 
 static void dictionaries_are_held_until_an_entry_is_used_again(void **state)
@@ -339,7 +358,8 @@ int main(void)
 		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed_for_disk, open_memory),
 		cmocka_unit_test_setup(what_has_a_good_copy_is_compressed_for_ram, open_memory),
 		cmocka_unit_test_setup(a_slot_behind_the_cursor_can_be_written_again, open_memory),
-		cmocka_unit_test_setup(what_goes_to_disk_after_all_needs_no_dictionary, open_memory),
+		cmocka_unit_test_setup(dictionaries_are_for_what_stays_in_ram_where_it_is_short, open_memory),
+		cmocka_unit_test_setup(where_pages_go_round_there_are_no_dictionaries, open_memory),
 		cmocka_unit_test_setup(dictionaries_are_held_until_an_entry_is_used_again, open_memory),
 		cmocka_unit_test_setup(the_reclaim_thread_does_all_if_it_is_alone, open_memory),
 		cmocka_unit_test_setup(compressors_and_the_reclaim_thread_do_each_page_once, open_memory),
