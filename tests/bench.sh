@@ -167,7 +167,7 @@ if [ "${PEERS:-}" = yes ] && [ "$(id -u)" = 0 ]; then
 		done
 		state | diff "$dir/before" - || complain "after a kill, --peer $peer has left something behind"
 	done
-	measures peer-all "swapfile handlers inline fio LZ4 memcpy" fault --peer swapfile --pages 4096 --runs 1
+	measures peer-all "swapfile handlers inline fio LZ4 memcpy RAM" fault --peer swapfile --pages 4096 --runs 1
 	measures peer-app "plain zram larder" app chase --peer zram --pages 8192 --runs 1 --seconds 1 --limit 60%
 	state | diff "$dir/before" - || complain "something is left behind"
 fi
