@@ -121,11 +121,10 @@ struct larder_backend_ops {
 
 	/*
 	 * The object of a page, for this tier: by better means than codec_object(). `state` is initialised or zeroed
-	 * and valid afterwards; `bytes` may be used. Any thread. After it, release() its dictionary if it has one, put
-	 * or not. NULL: there are no better means.
+	 * and valid afterwards; `bytes` may be used. Any thread. Its dictionary is held until dictionary_release(),
+	 * put or not. NULL: there are no better means.
 	 */
 	struct larder_object (*object)(void *backend, LZ4_stream_t *state, const char *page, char *bytes);
-	void (*release)(void *backend, struct larder_dictionary *dictionary);
 
 	/* Store one object.
 	 * returns  0 and *handle; -E2BIG: this tier would gain nothing by holding the page (incompressible);

@@ -24,6 +24,16 @@ enum codec_effort { CODEC_FOR_RAM = 1, CODEC_FOR_DISK = 4 };
  */
 enum { CODEC_MOST_BYTES = LARDER_PAGE_BYTES / 8 * 7 };
 
+/* The object that LZ4 has made in `bytes`, `size` of them; or, when it did not succeed, the page, with a valid state.
+ */
+static inline struct larder_object codec_made(LZ4_stream_t *state, int size, const char *page, const char *bytes)
+{
+	if (size > 0)
+		return (struct larder_object){ .bytes = bytes, .size = (size_t)size, .page = page };
+	LZ4_initStream(state, sizeof(*state)); /* after a failure it is undefined */
+	return (struct larder_object){ .bytes = page, .size = LARDER_PAGE_BYTES, .page = page };
+}
+
 /* The object of a page. `bytes` is used when it can be compressed. The state need not be valid before, but is
  * afterwards. */
 static inline struct larder_object codec_object(LZ4_stream_t *state, enum codec_effort effort, const char *page,
@@ -31,10 +41,7 @@ static inline struct larder_object codec_object(LZ4_stream_t *state, enum codec_
 {
 	int size = LZ4_compress_fast_extState(state, page, bytes, LARDER_PAGE_BYTES, CODEC_MOST_BYTES, (int)effort);
 
-	if (size > 0)
-		return (struct larder_object){ .bytes = bytes, .size = (size_t)size, .page = page };
-	LZ4_initStream(state, sizeof(*state)); /* after a failure it is undefined */
-	return (struct larder_object){ .bytes = page, .size = LARDER_PAGE_BYTES, .page = page };
+	return codec_made(state, size, page, bytes);
 }
 
 /* The page of an object, whatever its bytes are: nothing is written beyond the page nor read beyond the object. Returns

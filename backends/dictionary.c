@@ -24,7 +24,8 @@ void dictionary_hold(struct larder_dictionary *dictionary)
 
 void dictionary_release(struct larder_dictionary *dictionary)
 {
-	atomic_fetch_sub(&dictionary->users, 1);
+	if (dictionary)
+		atomic_fetch_sub(&dictionary->users, 1);
 }
 
 unsigned dictionaries_current(const struct larder_dictionaries *d)
@@ -56,17 +57,15 @@ static struct larder_dictionary *hold_current(struct larder_dictionaries *d)
 static struct larder_object dense_object(LZ4_stream_t *state, struct larder_dictionary *dictionary, const char *page,
 					 char bytes[CODEC_MOST_BYTES])
 {
+	struct larder_object object;
 	int size;
 
 	LZ4_resetStream_fast(state);
 	LZ4_attach_dictionary(state, &dictionary->content->table);
 	size = LZ4_compress_fast_continue(state, page, bytes, LARDER_PAGE_BYTES, CODEC_MOST_BYTES, CODEC_FOR_RAM);
-	if (size > 0)
-		return (struct larder_object){
-			.bytes = bytes, .size = (size_t)size, .page = page, .dictionary = dictionary
-		};
-	LZ4_initStream(state, sizeof(*state)); /* after a failure it is undefined */
-	return (struct larder_object){ .bytes = page, .size = LARDER_PAGE_BYTES, .page = page };
+	object = codec_made(state, size, page, bytes);
+	object.dictionary = size > 0 ? dictionary : NULL;
+	return object;
 }
 
 static void judge(struct larder_dictionaries *d, size_t plain_bytes, size_t dense_bytes)

@@ -58,7 +58,7 @@ struct larder_dictionaries {
 struct larder_object dictionaries_object(struct larder_dictionaries *d, LZ4_stream_t *state, const char *page,
 					 char bytes[CODEC_MOST_BYTES]);
 
-/* One user less, or more, which a user may add. */
+/* One user less (NULL: there is none), or more, which a user may add. */
 void dictionary_release(struct larder_dictionary *dictionary);
 void dictionary_hold(struct larder_dictionary *dictionary);
 

@@ -42,12 +42,6 @@ static struct larder_object lz4_object(void *backend, LZ4_stream_t *state, const
 	return dictionaries_object(&lz4->recompress.dictionaries, state, page, bytes);
 }
 
-static void lz4_release(void *backend, struct larder_dictionary *dictionary)
-{
-	(void)backend;
-	dictionary_release(dictionary);
-}
-
 static int lz4_put(void *backend, const struct larder_object *object, uint64_t *handle)
 {
 	struct larder_lz4 *lz4 = backend;
@@ -154,7 +148,6 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.open = lz4_open,
 	.close = lz4_close,
 	.object = lz4_object,
-	.release = lz4_release,
 	.put = lz4_put,
 	.get = lz4_get,
 	.copy = lz4_copy,

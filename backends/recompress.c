@@ -205,16 +205,19 @@ static uint32_t puts_of(const struct larder_recompress *r)
 /* Make another dictionary the current one, if there is room for it and enough to make it of. Returns 0 if not. */
 static int renew_dictionary(struct larder_recompress *r, struct larder_pack *p, uint64_t now)
 {
-	unsigned number = now < r->renew_at_ns ? 0 : free_number(r, p);
-	char *bytes = number ? dictionaries_begin(&r->dictionaries, number) : NULL;
+	unsigned number;
+	char *bytes;
 
+	if (now < r->renew_at_ns)
+		return 0;
+	number = free_number(r, p);
+	bytes = number ? dictionaries_begin(&r->dictionaries, number) : NULL;
 	if (bytes && dictionaries_finish(&r->dictionaries, number, sample(r, p, bytes))) {
 		forget_tried(r);
 		r->first_share = 0;
 		return 1;
 	}
-	if (now >= r->renew_at_ns)
-		r->renew_at_ns = now + renew_rest_ns;
+	r->renew_at_ns = now + renew_rest_ns;
 	r->renew_puts = puts_of(r);
 	return 0;
 }
@@ -225,7 +228,7 @@ static int need_dictionary(struct larder_recompress *r, struct larder_pack *p, u
 	if (dictionaries_current(&r->dictionaries))
 		return 1;
 	r->hand = 0;
-	return now >= r->renew_at_ns && renew_dictionary(r, p, now);
+	return renew_dictionary(r, p, now);
 }
 
 /* In how many ns it may be tried again; 0: not before something has been put. */

@@ -3,6 +3,7 @@
  */
 #include "compress.h"
 
+#include "dictionary.h"
 #include "memory.h"
 #include "sys.h"
 #include "thread.h"
@@ -115,7 +116,7 @@ static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t positi
 	uint32_t slot = staging_slot(position);
 	uint64_t word = page_load(&m->region.pages[m->staging.owner[slot]]);
 
-	store_release(&m->store, e->dictionary);
+	dictionary_release(e->dictionary);
 	e->dictionary = NULL;
 	e->size = e->is_summed = 0;
 	if (page_is_staged_in(word, slot))

@@ -109,30 +109,16 @@ static void fill(void *page, uint64_t word)
 		words[i] = word;
 }
 
-/* The tier in RAM that has means of its own to make objects; NULL: none. */
-static struct store_tier *maker(struct larder_store *store)
-{
-	for (unsigned i = 0; i < store->ntiers; i++)
-		if (store->tiers[i].ops->object)
-			return &store->tiers[i];
-	return NULL;
-}
-
 struct larder_object store_object(struct larder_store *store, LZ4_stream_t *state, const char *page,
 				  char bytes[CODEC_MOST_BYTES])
 {
-	struct store_tier *tier = maker(store);
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		const struct store_tier *tier = &store->tiers[i];
 
-	return tier ? tier->ops->object(tier->backend, state, page, bytes)
-		    : codec_object(state, CODEC_FOR_RAM, page, bytes);
-}
-
-void store_release(struct larder_store *store, struct larder_dictionary *dictionary)
-{
-	struct store_tier *tier = maker(store);
-
-	if (dictionary)
-		tier->ops->release(tier->backend, dictionary);
+		if (tier->ops->object) /* one has such means */
+			return tier->ops->object(tier->backend, state, page, bytes);
+	}
+	return codec_object(state, CODEC_FOR_RAM, page, bytes);
 }
 
 static struct store_tier *tier_of(struct larder_store *store, struct store_place place)

@@ -118,12 +118,12 @@ static inline uint64_t store_kept_checksum(const struct larder_store *store, uin
 }
 
 /*
- * The object of a page for a tier in RAM, by the best means there is time for; what they need is held until
- * store_release(), put or not. `state` is zeroed or was used by this or codec_object() before; `bytes` may be used.
+ * The object of a page for a tier in RAM, by the best means there is time for; its dictionary is held until
+ * dictionary_release(), put or not. `state` is zeroed or was used by this or codec_object() before; `bytes` may be
+ * used.
  */
 struct larder_object store_object(struct larder_store *store, LZ4_stream_t *state, const char *page,
 				  char bytes[CODEC_MOST_BYTES]);
-void store_release(struct larder_store *store, struct larder_dictionary *dictionary);
 
 /* Is a page one word over and over? */
 int store_is_same_filled(const char *page, uint64_t *word);

@@ -99,7 +99,6 @@ static void runs_count_wherever_they_begin(void **state)
 	uint64_t word = age_stamp(&a, PAGES, TIER);
 
 	(void)state;
-
 	atomic_store(&a.now, AGE_NEAR + 1);
 	for (unsigned i = 0; i < 20 << AGE_WEIGHT_SHIFT; i++)
 		age_note(&a, 32 * (size_t)i + 5, 32, word);

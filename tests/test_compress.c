@@ -277,7 +277,7 @@ static void open_lz4(struct larder_lz4 **lz4)
 		fill(page, i);
 		object = store_object(&memory->store, &stream, page, bytes);
 		assert_int_equal(store_put(&memory->store, 1, &object, &place), 0);
-		store_release(&memory->store, object.dictionary);
+		dictionary_release(object.dictionary);
 	}
 	store_learn(&memory->store);
 	assert_int_equal(dictionaries_current(&(*lz4)->recompress.dictionaries), 1);

@@ -478,8 +478,7 @@ static size_t put_denser(const void *page, uint64_t *handle)
 	struct larder_object object = ops->object(lz4.backend, &state, page, bytes);
 
 	assert_int_equal(ops->put(lz4.backend, &object, handle), 0);
-	if (object.dictionary)
-		ops->release(lz4.backend, object.dictionary);
+	dictionary_release(object.dictionary);
 	return object.size;
 }
 
@@ -596,8 +595,7 @@ static void incompressible_pages_leave_a_valid_state(void **state)
 		} else {
 			assert_null(object.dictionary);
 		}
-		if (object.dictionary)
-			ops->release(lz4.backend, object.dictionary);
+		dictionary_release(object.dictionary);
 	}
 }
 
@@ -621,7 +619,7 @@ static void a_dictionary_stays_while_an_object_waits_to_be_put(void **state)
 	ops->recompress(lz4.backend, &never);
 	assert_int_equal(dictionaries(), 1);
 	assert_int_equal(ops->put(lz4.backend, &object, &handle), 0);
-	ops->release(lz4.backend, object.dictionary);
+	dictionary_release(object.dictionary);
 	expect(handle, page);
 	ops->drop(lz4.backend, handle);
 	ops->recompress(lz4.backend, &never);

@@ -100,7 +100,7 @@ static int keep_in_store(void *scratch, const struct item *item, struct store_pl
 	if (object.dictionary)
 		atomic_fetch_add_explicit(&dense, 1, memory_order_relaxed);
 	err = store_put(&store, STORE_ALL_TIERS, &object, place);
-	store_release(&store, object.dictionary);
+	dictionary_release(object.dictionary);
 	return err;
 }
 
