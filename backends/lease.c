@@ -48,20 +48,33 @@ static int make_file(struct lease *l, uint64_t openings)
 	return 0;
 }
 
+/* Shares all segments. Another process may be claiming one, which takes it a moment: that is waited for. */
+static int share_all(int fd, uint32_t segments)
+{
+	long err;
+
+	while ((err = set_lock(fd, F_RDLCK, 0, segments)) == -EAGAIN)
+		sys_yield();
+	return (int)err;
+}
+
 int lease_lend(struct lease *l, uint32_t segments, uint64_t openings)
 {
-	int err = lease_is_shared(l) ? 0 : make_file(l, openings), fd = -1;
+	int err = lease_is_shared(l) ? 0 : make_file(l, openings), fd;
 
+	if (err)
+		return err;
+	fd = open_again(l->fd_plus_one - 1);
+	if (fd < 0)
+		return fd;
+	err = share_all(fd, segments);
 	if (!err)
-		fd = err = open_again(l->fd_plus_one - 1);
-	/* Another process may be claiming a segment, which takes it a moment. */
-	while (fd >= 0 && err >= 0 && (err = (int)set_lock(fd, F_RDLCK, 0, segments)) == -EAGAIN)
-		sys_yield();
-	while (fd >= 0 && err >= 0 && (err = (int)set_lock(l->fd_plus_one - 1, F_RDLCK, 0, segments)) == -EAGAIN)
-		sys_yield();
-	if (err < 0 && fd >= 0)
+		err = share_all(l->fd_plus_one - 1, segments);
+	if (err) {
 		sys_close(fd);
-	return err < 0 ? err : fd;
+		return err;
+	}
+	return fd;
 }
 
 void lease_inherit(struct lease *l, int fd)

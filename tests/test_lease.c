@@ -83,6 +83,31 @@ static void a_killed_process_holds_nothing(void **state)
 	close(parent.fd_plus_one - 1);
 }
 
+/* A segment that another process is claiming just now is waited for: a fork does not fail because of it. */
+static void who_is_claiming_is_waited_for(void **state)
+{
+	struct flock claim = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 7, .l_len = 1 };
+	struct lease parent = { 0 };
+	int fd = lease_lend(&parent, SEGMENTS, 0), again;
+	pid_t pid;
+
+	(void)state;
+	assert_true(fd >= 0);
+	lease_drop(&parent, 0, SEGMENTS);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &claim), 0);
+	pid = fork();
+	if (pid == 0) {
+		usleep(20000); /* and with this process the last descriptor goes that the claim was made with */
+		_exit(0);
+	}
+	close(fd);
+	again = lease_lend(&parent, SEGMENTS, 0);
+	assert_true(again >= 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(again);
+	close(parent.fd_plus_one - 1);
+}
+
 /* Each process claims what it can, says so where all can see it, and drops it again. */
 static int claim_at_random(struct lease *lease, _Atomic int *owner, int me)
 {
@@ -138,6 +163,7 @@ int main(void)
 		cmocka_unit_test(without_a_child_everything_is_ones_own),
 		cmocka_unit_test(a_segment_is_claimed_by_one),
 		cmocka_unit_test(a_killed_process_holds_nothing),
+		cmocka_unit_test(who_is_claiming_is_waited_for),
 		cmocka_unit_test(no_two_processes_get_one_segment),
 	};
 
