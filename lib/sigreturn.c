@@ -5,9 +5,11 @@
  * it, and right above it the ucontext. The return address is the action's restorer, and this one's is its own: so the
  * frame says whether the kernel acted by it, with no signal blocked, or by an action of the program's.
  *
- * Not handled here, but left to the kernel: a shadow stack, on which it has left a token; an alternate stack that it
- * disarms for the time of the handler (SS_AUTODISARM); a frame without XSAVE's format; code of another segment; and
- * the flag NT, with which IRETQ faults.
+ * Not handled here, but left to the kernel: a shadow stack, on which it has left a token; a frame on another stack than
+ * the one that was interrupted; an alternate stack that it disarms for the time of the handler (SS_AUTODISARM); a frame
+ * without XSAVE's format; code of another segment; and the flags that would act on the last instructions here, TF, NT
+ * and AC. The flag RF is not put back: after a hardware breakpoint on the very
+ * instruction that faulted, a debugger sees it once more.
  */
 #include "sigreturn.h"
 
@@ -26,7 +28,10 @@
 #define SA_RESTORER 0x04000000
 #endif
 
-enum { UC_FP_XSTATE = 1, FLAG_NT = 1 << 14 };
+enum { UC_FP_XSTATE = 1, FLAG_TF = 1 << 8, FLAG_NT = 1 << 14, FLAG_AC = 1 << 18 };
+
+/* What belongs to a function below its stack pointer; the frame is below that. And more than a frame can be long. */
+enum { RED_ZONE_BYTES = 128, FRAME_MAX_BYTES = 64 << 10 };
 
 /* As the system call has it. */
 struct kernel_action {
@@ -60,10 +65,8 @@ int sigreturn_install(int signal, void (*handler)(int, siginfo_t *, void *), int
 	return 0;
 }
 
-#define AT(reg) (offsetof(ucontext_t, uc_mcontext.gregs) + (reg) * sizeof(greg_t))
-
-_Static_assert(AT(REG_R8) == 40, "the first 40 bytes are flags, link and stack: room for what IRETQ pops");
-_Static_assert(offsetof(ucontext_t, uc_mcontext.fpregs) == 224, "as the kernel has it");
+_Static_assert(offsetof(ucontext_t, uc_mcontext.gregs) + REG_RSP * sizeof(greg_t) == 160, "as in resume()");
+_Static_assert(offsetof(ucontext_t, uc_mcontext.fpregs) == 224, "as in resume()");
 
 static int has_shadow_stack(void)
 {
@@ -83,9 +86,18 @@ static int same_segments(const ucontext_t *uc)
 	       (uint16_t)(uc->uc_mcontext.gregs[REG_CSGSFS] >> 48) == ss;
 }
 
+/* Vector registers are at the upper end of the frame, right below the red zone. */
+static int is_on_interrupted_stack(const ucontext_t *uc)
+{
+	uintptr_t end = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP] - RED_ZONE_BYTES;
+
+	return end - (uintptr_t)uc->uc_mcontext.fpregs < FRAME_MAX_BYTES;
+}
+
 /*
- * The vector registers, then what IRETQ pops (RIP, CS, flags, RSP, SS) to the lower end of the context, and the stack
- * pointer there: whatever signal comes in between uses the stack below. Then the others, the base of all this last.
+ * The vector registers, whose place is free then. The last that are needed go there, right below the red zone: where to
+ * go on, flags, RDI, RCX. Then the others, and the stack pointer to where these four are: whatever signal comes from
+ * now on uses the stack below. Their number and the red zone are what is popped to have the stack pointer as it was.
  */
 __attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__((unused)))
 {
@@ -93,17 +105,15 @@ __attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__
 		"mov $-1, %eax\n\t"
 		"mov $-1, %edx\n\t"
 		"xrstor64 (%rcx)\n\t"
+		"mov 160(%rdi), %rcx\n\t"
 		"mov 168(%rdi), %rax\n\t"
-		"mov 176(%rdi), %rcx\n\t"
-		"mov 160(%rdi), %rdx\n\t"
-		"mov %rax, (%rdi)\n\t"
-		"mov %cs, %eax\n\t"
-		"mov %rax, 8(%rdi)\n\t"
-		"mov %rcx, 16(%rdi)\n\t"
-		"mov %rdx, 24(%rdi)\n\t"
-		"mov %ss, %eax\n\t"
-		"mov %rax, 32(%rdi)\n\t"
-		"mov %rdi, %rsp\n\t"
+		"mov 176(%rdi), %rdx\n\t"
+		"mov 104(%rdi), %rsi\n\t"
+		"mov 152(%rdi), %rbx\n\t"
+		"mov %rax, -136(%rcx)\n\t"
+		"mov %rdx, -144(%rcx)\n\t"
+		"mov %rsi, -152(%rcx)\n\t"
+		"mov %rbx, -160(%rcx)\n\t"
 		"mov 40(%rdi), %r8\n\t"
 		"mov 48(%rdi), %r9\n\t"
 		"mov 56(%rdi), %r10\n\t"
@@ -117,9 +127,11 @@ __attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__
 		"mov 128(%rdi), %rbx\n\t"
 		"mov 136(%rdi), %rdx\n\t"
 		"mov 144(%rdi), %rax\n\t"
-		"mov 152(%rdi), %rcx\n\t"
-		"mov 104(%rdi), %rdi\n\t"
-		"iretq");
+		"lea -160(%rcx), %rsp\n\t"
+		"pop %rcx\n\t"
+		"pop %rdi\n\t"
+		"popfq\n\t"
+		"ret $128");
 }
 
 void sigreturn_now(void *context)
@@ -127,8 +139,9 @@ void sigreturn_now(void *context)
 	ucontext_t *uc = context;
 	void (*const *returns_to)(void) = (void *)((char *)context - sizeof(void *));
 
-	if (*returns_to == restorer && uc->uc_flags & UC_FP_XSTATE && uc->uc_mcontext.fpregs &&
-	    !((unsigned)uc->uc_stack.ss_flags & SS_AUTODISARM) && !(uc->uc_mcontext.gregs[REG_EFL] & FLAG_NT) &&
-	    same_segments(uc) && !has_shadow_stack())
+	if (*returns_to == restorer && uc->uc_flags & UC_FP_XSTATE && is_on_interrupted_stack(uc) &&
+	    !((unsigned)uc->uc_stack.ss_flags & SS_AUTODISARM) &&
+	    !(uc->uc_mcontext.gregs[REG_EFL] & (FLAG_TF | FLAG_NT | FLAG_AC)) && same_segments(uc) &&
+	    !has_shadow_stack())
 		resume(uc);
 }
