@@ -40,14 +40,12 @@ struct handler {
 
 static struct handler handlers[HANDLERS_MAX];
 
-enum { SERVED_HERE = 1, SERVED_BY_READER };
-
 /* Not zero when the fault is answered, or somebody will wake the thread. */
-static int try_serve(struct handler *h, size_t index, uint64_t since_ns, int written)
+static int try_serve(struct handler *h, size_t index, int written)
 {
 	struct larder_memory *m = h->memory;
 
-	switch (resolve(m, h->restorer, index, since_ns, written)) {
+	switch (resolve(m, h->restorer, index, written)) {
 	case RESOLVE_BUSY:
 		return page_await(&m->region.pages[index], page_load(&m->region.pages[index]));
 	case RESOLVE_FULL:
@@ -62,8 +60,6 @@ static int try_serve(struct handler *h, size_t index, uint64_t since_ns, int wri
 	case RESOLVE_POISONED: /* the poison is in place; the thread has not seen it yet */
 		restore_wake(m, index);
 		return 1;
-	case RESOLVE_READING: /* the reader counts how long it takes */
-		return SERVED_BY_READER;
 	case RESOLVE_AGAIN:
 		return 0;
 	default:
@@ -75,9 +71,8 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 {
 	struct larder_memory *m = h->memory;
 	char *addr = (char *)(uintptr_t)(msg->arg.pagefault.address & ~(uint64_t)(PAGE_BYTES - 1));
-	uint64_t start = sys_now_ns();
+	int written = (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
 	size_t index;
-	int served;
 
 #ifdef LARDER_DEBUG
 	if (thread_is_internal((int)msg->arg.pagefault.feat.ptid))
@@ -93,10 +88,10 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 		watch_hurry(&h->watcher);
 		direct_help(m);
 	}
-	while (!(served = try_serve(h, index, start, (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0)))
+	restorer_begin_fault(h->restorer);
+	while (!try_serve(h, index, written))
 		;
-	if (served == SERVED_HERE)
-		STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
+	restorer_end_fault(h->restorer);
 	pressure_notice(m, region_chunk(&m->region, index)->owner.pool);
 	if (++h->served % PUBLISH_EVERY == 0)
 		pressure_publish(m, stats);

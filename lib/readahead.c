@@ -127,11 +127,10 @@ static enum resolve_outcome read_cluster(struct larder_memory *m, struct larder_
 	return RESOLVE_FULL;
 }
 
-enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index,
-				     uint64_t since_ns, int written)
+enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index, int written)
 {
 	const struct swap_in_request request = {
-		.since_ns = since_ns, .wanted = index, .credit = CREDIT_STORED, .written = written
+		.since_ns = sys_now_ns(), .wanted = index, .credit = CREDIT_STORED, .written = written
 	};
 	size_t window = window_behind(m, index), end;
 	struct cluster c;

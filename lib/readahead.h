@@ -17,8 +17,7 @@
 enum { READAHEAD_MAX_PAGES = 128 };
 
 /* A fault on a page on disk. Returns RESOLVE_READING, RESOLVE_FULL, or RESOLVE_AGAIN. */
-enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index,
-				     uint64_t since_ns, int written);
+enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_restorer *w, size_t index, int written);
 
 /* A fault on a page that somebody is bringing back. */
 void readahead_caught_up(struct larder_memory *m, struct larder_restorer *w, size_t index);

@@ -130,8 +130,7 @@ static void count_retouched(struct larder_memory *m, size_t first, size_t pages)
 		atomic_fetch_add_explicit(&m->pools[owner->pool].retouched, lost, memory_order_relaxed);
 }
 
-enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t since_ns,
-			     int written)
+enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, int written)
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
 	enum page_state was = page_state(word);
@@ -151,7 +150,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	    pressure_should_put_off(m, region_chunk(&m->region, index)->owner.pool))
 		return RESOLVE_PUT_OFF;
 	if (restore_needs_disk(m, word))
-		return readahead_fault(m, w, index, since_ns, written);
+		return readahead_fault(m, w, index, written);
 	if (was != PAGE_RESIDENT)
 		window = around_window(m, index, &wanted);
 	if (was == PAGE_FRESH)

@@ -21,8 +21,7 @@ enum resolve_outcome {
  */
 void resolve_expect(struct larder_memory *m, size_t first, size_t pages);
 
-/* since_ns: when the fault was seen. written: the page is going to be written to. */
-enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t since_ns,
-			     int written);
+/* written: the page is going to be written to. */
+enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, int written);
 
 #endif

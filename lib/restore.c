@@ -118,12 +118,26 @@ static void reopen(struct larder_restorer *w)
 		sys_sleep_ns(RETRY_NS);
 }
 
+/*
+ * The pages of a fault that is timed are in the mapping. A handler has woken nobody yet: the thread that waits for it
+ * may run at once in its place, for however long.
+ */
+static void end_timing(struct larder_restorer *w, char *address, size_t bytes)
+{
+	STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - w->since_ns)], RESTORE_TIMED_EVERY);
+	w->since_ns = 0;
+	if (w->internal)
+		uffd_wake(w->uffd, address, bytes);
+}
+
 /* Copy into the mapping, whatever it takes. Returns bytes done, or the errno that says that the page cannot or need not
  * be copied. */
 static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t index, const char *from, size_t bytes)
 {
+	char *address = region_address(&m->region, index);
+
 	for (;;) {
-		long done = uffd_copy(w->uffd, region_address(&m->region, index), from, bytes);
+		long done = (w->since_ns && w->internal ? uffd_copy_quietly : uffd_copy)(w->uffd, address, from, bytes);
 
 		if (done == -ENOMEM) /* the system or the cgroup is out of memory: the fault can only wait */
 			sys_sleep_ns(RETRY_NS);
@@ -131,8 +145,11 @@ static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t i
 			sys_yield();
 		else if (!w->internal && (done == -EBADF || done == -ENOTTY))
 			reopen(w); /* the program closed a descriptor that it did not open */
-		else
+		else {
+			if (done > 0 && w->since_ns)
+				end_timing(w, address, (size_t)done);
 			return done;
+		}
 	}
 }
 

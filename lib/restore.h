@@ -10,6 +10,10 @@
 
 enum { RESTORE_MAX_PAGES = 32 }; /* in one UFFDIO_COPY */
 
+/* Reading the clock twice costs as much as finding the object: one fault in so many is timed, and counts for them all.
+ */
+enum { RESTORE_TIMED_EVERY = 8 };
+
 /* One thread's buffers, mapped once. */
 struct larder_restorer {
 	void *scratch;	    /* for the store */
@@ -19,7 +23,9 @@ struct larder_restorer {
 	int internal;	    /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
 	struct larder_reader *reader; /* the thread reads from disk by itself; NULL = it asks one of the readers */
 	int disk_fd;		      /* a program thread reads through it by itself; -1 = it asks a reader */
-	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
+	size_t written;	 /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
+	unsigned faults; /* served with it; every RESTORE_TIMED_EVERYth is timed */
+	uint64_t since_ns; /* when the fault that is being served was seen, if it is timed; else 0 */
 };
 
 /* For an internal thread. Returns 0 or -ENOMEM. */
@@ -27,6 +33,17 @@ int restorer_open(struct larder_restorer *w, struct larder_memory *m);
 /* For program threads; any userfaultfd of the process will do. */
 int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, int uffd);
 void restorer_close(struct larder_restorer *w, struct larder_memory *m);
+
+/* A fault is going to be served with `w`, now; and has been. Other pages that it restores are not timed. */
+static inline void restorer_begin_fault(struct larder_restorer *w)
+{
+	w->since_ns = ++w->faults % RESTORE_TIMED_EVERY ? 0 : sys_now_ns();
+}
+
+static inline void restorer_end_fault(struct larder_restorer *w)
+{
+	w->since_ns = 0;
+}
 
 /*
  * Make pages [first, first + n) resident. The caller owns them all (RESTORING); words[i] is what page first + i was

@@ -141,20 +141,18 @@ static void wait_for_read(size_t index)
 		swap_in_await(memory, index, READ_SLICE_NS);
 }
 
-enum { SERVED_BY_READER = 2 };
-
-static int serve_inline(struct larder_restorer *w, size_t index, uint64_t since_ns)
+static int serve_inline(struct larder_restorer *w, size_t index)
 {
 	for (;;)
-		switch (resolve(memory, w, index, since_ns, 0)) {
+		switch (resolve(memory, w, index, 0)) {
 		case RESOLVE_AGAIN:
 			break;
 		case RESOLVE_BUSY:
 			wait_while_busy(index);
 			break;
-		case RESOLVE_READING: /* the reader counts how long it takes */
+		case RESOLVE_READING:
 			wait_for_read(index);
-			return SERVED_BY_READER;
+			return 1;
 		case RESOLVE_FULL:
 			sys_sleep_ns(BUSY_POLL_NS);
 			break;
@@ -171,14 +169,14 @@ static int serve_inline(struct larder_restorer *w, size_t index, uint64_t since_
 		}
 }
 
-static int serve_timed(struct larder_restorer *w, size_t index)
+static int serve_fault(struct larder_restorer *w, size_t index)
 {
-	uint64_t start = sys_now_ns();
-	int served = serve_inline(w, index, start);
+	int served;
 
+	restorer_begin_fault(w);
+	served = serve_inline(w, index);
+	restorer_end_fault(w);
 	STATS_ADD(faults, 1);
-	if (served != SERVED_BY_READER)
-		STATS_ADD(fault_latency[stats_latency_bucket(sys_now_ns() - start)], 1);
 	pressure_notice(memory, region_chunk(&memory->region, index)->owner.pool);
 	return served;
 }
@@ -229,7 +227,7 @@ int sigbus_serve(const siginfo_t *info)
 	if (!chunk->owner.inline_faults && !(word & PAGE_TRAP))
 		return page_is_busy(word) || may_try_again(info->si_addr);
 	w = take_restorer();
-	served = chunk->owner.inline_faults ? serve_timed(w, index) : spring_trap(w, index);
+	served = chunk->owner.inline_faults ? serve_fault(w, index) : spring_trap(w, index);
 	give_back_restorer(w);
 	return served;
 }

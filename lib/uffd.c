@@ -92,12 +92,22 @@ static long progress(long err, int64_t done)
 	return done > 0 ? done : err;
 }
 
-long uffd_copy(int fd, void *dst, const void *src, size_t bytes)
+static long copy(int fd, void *dst, const void *src, size_t bytes, uint64_t mode)
 {
-	struct uffdio_copy arg = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = bytes };
+	struct uffdio_copy arg = { .dst = (uintptr_t)dst, .src = (uintptr_t)src, .len = bytes, .mode = mode };
 	long err = sys_ioctl(fd, UFFDIO_COPY, &arg);
 
 	return progress(err, arg.copy);
+}
+
+long uffd_copy(int fd, void *dst, const void *src, size_t bytes)
+{
+	return copy(fd, dst, src, bytes, 0);
+}
+
+long uffd_copy_quietly(int fd, void *dst, const void *src, size_t bytes)
+{
+	return copy(fd, dst, src, bytes, UFFDIO_COPY_MODE_DONTWAKE);
 }
 
 long uffd_zero(int fd, void *dst, size_t bytes)

@@ -37,6 +37,9 @@ long uffd_wake(int fd, const void *addr, size_t bytes);
 long uffd_copy(int fd, void *dst, const void *src, size_t bytes);
 long uffd_zero(int fd, void *dst, size_t bytes);
 
+/* As uffd_copy(), but threads that wait for the pages are not woken. */
+long uffd_copy_quietly(int fd, void *dst, const void *src, size_t bytes);
+
 /*
  * Move the pages at src to dst without copying. Returns bytes done, or a negative errno when nothing was done; -ENOENT:
  * the first page is missing in src. (The kernel could skip such holes; then a hole would look like a moved page, and

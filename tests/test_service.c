@@ -297,6 +297,64 @@ static void sequential_faults_bring_neighbours(void **state)
 	buffer_free(p);
 }
 
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Of the faults between two statistics; and how many were counted. */
+static uint64_t median_fault_ns(const struct larder_stats *before, const struct larder_stats *after, uint64_t *all)
+{
+	uint64_t n = 0;
+	unsigned bucket;
+
+	*all = 0;
+	for (bucket = 0; bucket < LARDER_LATENCY_BUCKETS; bucket++)
+		*all += after->fault_latency[bucket] - before->fault_latency[bucket];
+	for (bucket = 0; bucket < LARDER_LATENCY_BUCKETS && n <= *all / 2; bucket++)
+		n += after->fault_latency[bucket] - before->fault_latency[bucket];
+	return larder_latency_floor_ns(bucket - 1);
+}
+
+/* A handler may have to wait for the program as soon as it has served it: that is not what the fault took. */
+static void what_a_fault_took_is_no_more_than_the_program_waited(void **state)
+{
+	enum { TOUCHED = 4096, STEP = 1237, THINK_NS = 20000 };
+	static uint64_t waited[TOUCHED];
+	uint64_t *p = buffer_new(TOUCHED), counted, median;
+	struct larder_stats before, after;
+
+	(void)state;
+	evict_everything();
+	before = now();
+	for (size_t i = 0; i < TOUCHED; i++) {
+		uint64_t start = clock_ns(), end;
+
+		((volatile uint64_t *)p)[i * STEP % TOUCHED * 512];
+		end = clock_ns();
+		waited[i] = end - start;
+		while (clock_ns() - end < THINK_NS)
+			;
+	}
+	after = now();
+	qsort(waited, TOUCHED, sizeof(waited[0]), compare);
+	median = median_fault_ns(&before, &after, &counted);
+	assert_true(counted > TOUCHED / 2 && counted < TOUCHED + TOUCHED / 8);
+	if (median > waited[TOUCHED / 2])
+		fail_msg("%lu ns a fault, but the program waited for %lu", median, waited[TOUCHED / 2]);
+	buffer_free(p);
+}
+
 static void discarded_memory_reads_zero(void **state)
 {
 	uint64_t *p = buffer_new(PAGES);
@@ -622,6 +680,7 @@ int main(void)
 		cmocka_unit_test(threads_that_fault_on_the_same_pages_all_go_on),
 		cmocka_unit_test(pages_are_whole_while_eviction_races_with_writers),
 		cmocka_unit_test(sequential_faults_bring_neighbours),
+		cmocka_unit_test(what_a_fault_took_is_no_more_than_the_program_waited),
 		cmocka_unit_test(discarded_memory_reads_zero),
 		cmocka_unit_test(memory_thrown_away_behind_our_back_reads_zero),
 		cmocka_unit_test(freed_memory_is_zero_when_it_is_used_again),

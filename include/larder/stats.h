@@ -134,7 +134,8 @@ struct larder_stats {
 	uint64_t faults_throttled; /* put off until reclaim had made room */
 	uint64_t fault_around;	   /* neighbours brought back without a fault of their own */
 	uint64_t refaults;	   /* pages that came back from a tier, by fault or fault-around */
-	uint64_t fault_latency[LARDER_LATENCY_BUCKETS]; /* from message read to thread woken */
+	uint64_t fault_latency[LARDER_LATENCY_BUCKETS]; /* from message read to page mapped; one fault in 8 is timed,
+							   and counts 8 times */
 
 	/* reclaim; counters */
 	uint64_t staged;	     /* pages moved out of the mapping */
