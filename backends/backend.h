@@ -140,6 +140,10 @@ struct larder_backend_ops {
 	 */
 	int (*get)(void *backend, void *scratch, uint64_t handle, void *page);
 
+	/* The object will be fetched in a moment: a hint, for which nobody waits. It may be gone by now. NULL for a
+	 * tier on disk. */
+	void (*prefetch)(const void *backend, uint64_t handle);
+
 	/* Copy an object for the next tier: as it is stored, or, if that is of use in this tier alone, the page.
 	 * Returns its size, or 0 when it is damaged. NULL for a tier on disk. */
 	size_t (*copy)(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES]);

@@ -57,6 +57,13 @@ static int lz4_put(void *backend, const struct larder_object *object, uint64_t *
 	return err;
 }
 
+static void lz4_prefetch(const void *backend, uint64_t handle)
+{
+	const struct larder_lz4 *lz4 = backend;
+
+	pack_prefetch(&lz4->pack, handle);
+}
+
 static int lz4_get(void *backend, void *scratch, uint64_t handle, void *page)
 {
 	struct larder_lz4 *lz4 = backend;
@@ -150,6 +157,7 @@ const struct larder_backend_ops larder_backend_lz4 = {
 	.object = lz4_object,
 	.put = lz4_put,
 	.get = lz4_get,
+	.prefetch = lz4_prefetch,
 	.copy = lz4_copy,
 	.drop = lz4_drop,
 	.inherit = lz4_inherit,

@@ -150,12 +150,17 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, unsigned t
 	return 0;
 }
 
-/* Whoever pins an object reads all of it, most often for the first time in long: the lines may come together. */
-static void prefetch_object(const struct larder_pack *p, uint64_t entry)
+/* Whoever reads an object reads all of it, most often for the first time in long: the lines may come together. */
+void pack_prefetch(const struct larder_pack *p, uint64_t handle)
 {
-	const char *end = object_address(p, entry_slot(entry)) + entry_bytes(entry);
+	uint64_t entry = handle < handles_used(p) ? atomic_load_explicit(&p->entries[handle], memory_order_relaxed) : 0;
+	const char *line, *end;
 
-	for (const char *line = (const char *)header(p, entry_slot(entry)); line < end; line += PACK_CACHE_LINE_BYTES)
+	if (!(entry & ENTRY_LIVE))
+		return;
+	line = (const char *)header(p, entry_slot(entry));
+	end = object_address(p, entry_slot(entry)) + entry_bytes(entry);
+	for (; line < end; line += PACK_CACHE_LINE_BYTES)
 		__builtin_prefetch(line);
 }
 
@@ -165,11 +170,8 @@ const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes)
 
 	if (handle >= handles_used(p))
 		return NULL;
-	__builtin_prefetch(&p->entries[handle]);
 	mutex_lock(stripe(p, handle));
 	entry = entry_load(p, handle);
-	if (entry & ENTRY_LIVE)
-		prefetch_object(p, entry);
 	if (entry & ENTRY_LIVE && header_load(p, entry_slot(entry)) == handle) {
 		*bytes = entry_bytes(entry);
 		return object_address(p, entry_slot(entry));

@@ -68,6 +68,9 @@ void pack_close(struct larder_pack *p);
 /* Keep a copy of `bytes` bytes (1 to PACK_MAX_BYTES). Returns 0 and *handle, or -ENOSPC. */
 int pack_put(struct larder_pack *p, const void *object, size_t bytes, unsigned tag, uint64_t *handle);
 
+/* The object will be read in a moment. A hint, for which nobody waits; any handle will do. */
+void pack_prefetch(const struct larder_pack *p, uint64_t handle);
+
 /*
  * Hold an object in its place and say where that is. Every pin is followed by pack_unpin() soon: compaction waits for
  * it. returns  the object and its size, or NULL when the handle or the object's header is damaged (then there is

@@ -136,6 +136,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	enum page_state was = page_state(word);
 	size_t window = 1, wanted = 0, n, restored;
 
+	restore_expect(m, index, word);
 	if (page_is_busy(word)) {
 		STATS_ADD(faults_raced, 1);
 		if (m->store.disk)

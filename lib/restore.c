@@ -363,8 +363,11 @@ size_t restore_pages(struct larder_memory *m, struct larder_restorer *w, size_t 
 		from = staging_address(&m->staging, page_slot(words[0]));
 		gathered = 1;
 	}
-	for (; gathered < n && !err; gathered += !err)
+	for (; gathered < n && !err; gathered += !err) {
+		if (gathered + 1 < n)
+			restore_expect(m, first + gathered + 1, words[gathered + 1]);
 		err = gather(m, w, first + gathered, words[gathered], w->bounce + gathered * PAGE_BYTES);
+	}
 	return settle(m, w, first, words, n, from, gathered, err, first, credit);
 }
 

@@ -88,6 +88,16 @@ static inline int restore_needs_disk(const struct larder_memory *m, uint64_t wor
 	return page_state(word) == PAGE_STORED && store_is_on_disk(&m->store, page_tier(word));
 }
 
+/*
+ * What is stored of a page, which is as `word` says, will be wanted in a moment. A hint: so the caller need not own the
+ * page, and the handle may be another's by now.
+ */
+static inline void restore_expect(const struct larder_memory *m, size_t index, uint64_t word)
+{
+	if (page_state(word) == PAGE_STORED)
+		store_prefetch(&m->store, store_place_of(&m->region.pages[index], word));
+}
+
 /* Log what a program thread could not restore. Internal threads. */
 void restore_report(struct larder_memory *m);
 

@@ -139,6 +139,18 @@ int store_put(struct larder_store *store, uint32_t tiers, const struct larder_ob
 /* Fetch a page; it stays stored. Returns 0, or a negative errno with `page` undefined. */
 int store_get(struct larder_store *store, void *scratch, struct store_place place, void *page);
 
+/* A page will be fetched in a moment: a hint, for which nobody waits. */
+static inline void store_prefetch(const struct larder_store *store, struct store_place place)
+{
+	const struct store_tier *tier;
+
+	if (place.tier == STORE_TIER_SAME)
+		return;
+	tier = &store->tiers[place.tier - STORE_TIER_FIRST];
+	if (tier->ops->prefetch)
+		tier->ops->prefetch(tier->backend, place.handle);
+}
+
 /* Forget a page. */
 void store_drop(struct larder_store *store, struct store_place place);
 

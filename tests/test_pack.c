@@ -580,6 +580,27 @@ static void a_tag_stays_with_its_object(void **state)
 	shelf_close(&s);
 }
 
+/* Handles that name nothing, or never did, would have it read where nothing is. */
+static void a_hint_may_name_anything(void **state)
+{
+	uint64_t dropped;
+	struct shelf s;
+
+	(void)state;
+	shelf_open(&s, 10);
+	shelf_put(&s, 2000);
+	shelf_put(&s, 3000);
+	dropped = s.items[0].handle;
+	shelf_drop(&s, 0);
+	pack_prefetch(s.pack, s.items[0].handle);
+	pack_prefetch(s.pack, dropped);
+	for (unsigned bit = 1; bit < 64; bit++)
+		pack_prefetch(s.pack, (uint64_t)1 << bit);
+	pack_prefetch(s.pack, UINT64_MAX);
+	shelf_verify(&s);
+	shelf_close(&s);
+}
+
 static void replacing_needs_the_same_bytes(void **state)
 {
 	char old[PACK_MAX_BYTES], other[PACK_MAX_BYTES];
@@ -637,6 +658,7 @@ int main(void)
 		cmocka_unit_test_setup(without_slabs_a_put_stores_nothing, start),
 		cmocka_unit_test_setup(a_damaged_header_is_noticed, start),
 		cmocka_unit_test_setup(a_tag_stays_with_its_object, start),
+		cmocka_unit_test_setup(a_hint_may_name_anything, start),
 		cmocka_unit_test_setup(replacing_needs_the_same_bytes, start),
 	};
 
