@@ -54,6 +54,9 @@ struct larder_backend_setup {
 /* An *object* is a page as a tier keeps it: codec.h says how a page becomes one. */
 enum { LARDER_OBJECT_MAX_BYTES = LARDER_PAGE_BYTES };
 
+/* So many are dropped at once, at most: what guards a tier is taken once for all of them. */
+enum { LARDER_DROPS_MAX = 16 };
+
 struct larder_object {
 	const char *bytes; /* the page itself if it is as large as one */
 	size_t size;
@@ -148,8 +151,9 @@ struct larder_backend_ops {
 	 * Returns its size, or 0 when it is damaged. NULL for a tier on disk. */
 	size_t (*copy)(void *backend, uint64_t handle, char object[LARDER_OBJECT_MAX_BYTES]);
 
-	/* Forget one object and free its space. Cannot fail. Not while its batch is under way. */
-	void (*drop)(void *backend, uint64_t handle);
+	/* Forget objects, 1 to LARDER_DROPS_MAX, and free their space. Cannot fail. Not while their batch is under
+	 * way. */
+	void (*drop)(void *backend, const uint64_t *handles, size_t n);
 
 	/*
 	 * Give occupied space back where objects have left holes, moving live objects. At most about `budget_bytes`

@@ -669,9 +669,10 @@ static uint64_t file_kept_checksum(const void *backend, uint64_t handle)
 	return disk_log_checksum(&((const struct larder_file *)backend)->log, handle);
 }
 
-static void file_drop(void *backend, uint64_t handle)
+static void file_drop(void *backend, const uint64_t *handles, size_t n)
 {
-	disk_log_drop(&((struct larder_file *)backend)->log, handle);
+	for (size_t i = 0; i < n; i++)
+		disk_log_drop(&((struct larder_file *)backend)->log, handles[i]);
 }
 
 /* ---- a device that fails ---- */

@@ -16,6 +16,7 @@
 #include "codec.h"
 
 _Static_assert((int)LARDER_PAGE_BYTES == (int)SLAB_PAGE_BYTES, "slabs are made of pages");
+_Static_assert((int)LARDER_DROPS_MAX <= (int)PACK_DROPS_MAX, "what is dropped at once");
 
 static int lz4_open(void *backend, const struct larder_backend_setup *setup)
 {
@@ -98,11 +99,14 @@ static size_t lz4_copy(void *backend, uint64_t handle, char object[LARDER_OBJECT
 	return bytes;
 }
 
-static void lz4_drop(void *backend, uint64_t handle)
+static void lz4_drop(void *backend, const uint64_t *handles, size_t n)
 {
 	struct larder_lz4 *lz4 = backend;
+	unsigned tags[LARDER_DROPS_MAX];
 
-	recompress_dropped(&lz4->recompress, pack_drop(&lz4->pack, handle));
+	pack_drop(&lz4->pack, handles, n, tags);
+	for (size_t i = 0; i < n; i++)
+		recompress_dropped(&lz4->recompress, tags[i]);
 }
 
 static void lz4_inherit(void *backend, int (*named)(void *arg, uint64_t handle), void *arg)

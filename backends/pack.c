@@ -120,11 +120,13 @@ static uint32_t handle_take(struct larder_pack *p)
 	return handle;
 }
 
-static void handle_give(struct larder_pack *p, uint32_t handle)
+static void handles_give(struct larder_pack *p, const uint64_t *handles, size_t n)
 {
 	mutex_lock(&p->handles_lock);
-	entry_store(p, handle, p->free_handle);
-	p->free_handle = handle;
+	for (size_t i = 0; i < n; i++) {
+		entry_store(p, handles[i], p->free_handle);
+		p->free_handle = (uint32_t)handles[i];
+	}
 	mutex_unlock(&p->handles_lock);
 }
 
@@ -139,7 +141,7 @@ int pack_put(struct larder_pack *p, const void *object, size_t bytes, unsigned t
 	if (h == HANDLE_NONE)
 		return -ENOSPC;
 	if (slabs_take(&p->slabs, bytes + PACK_HEADER_BYTES, &slot)) {
-		handle_give(p, h);
+		handles_give(p, &(uint64_t){ h }, 1);
 		return -ENOSPC;
 	}
 	fill_slot(p, slot, h, object, bytes);
@@ -185,7 +187,7 @@ void pack_unpin(struct larder_pack *p, uint64_t handle)
 	mutex_unlock(stripe(p, handle));
 }
 
-unsigned pack_drop(struct larder_pack *p, uint64_t handle)
+static uint64_t clear_entry(struct larder_pack *p, uint64_t handle)
 {
 	uint64_t entry;
 
@@ -194,11 +196,26 @@ unsigned pack_drop(struct larder_pack *p, uint64_t handle)
 	larder_assert(entry & ENTRY_LIVE);
 	entry_store(p, handle, HANDLE_NONE);
 	mutex_unlock(stripe(p, handle));
-	slabs_give(&p->slabs, entry_slot(entry));
-	handle_give(p, (uint32_t)handle);
-	gauge_add(&p->objects, (uint64_t)-1);
-	gauge_add(&p->stored_bytes, -(uint64_t)entry_bytes(entry));
-	return entry_tag(entry);
+	return entry;
+}
+
+void pack_drop(struct larder_pack *p, const uint64_t *handles, size_t n, unsigned *tags)
+{
+	struct larder_slot slots[PACK_DROPS_MAX] = { 0 };
+	uint64_t bytes = 0;
+
+	larder_assert(n > 0 && n <= PACK_DROPS_MAX);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t entry = clear_entry(p, handles[i]);
+
+		slots[i] = entry_slot(entry);
+		tags[i] = entry_tag(entry);
+		bytes += entry_bytes(entry);
+	}
+	slabs_give(&p->slabs, slots, n);
+	handles_give(p, handles, n);
+	gauge_add(&p->objects, -(uint64_t)n);
+	gauge_add(&p->stored_bytes, -bytes);
 }
 
 unsigned pack_tag(const struct larder_pack *p, uint64_t handle)
@@ -254,10 +271,12 @@ int pack_replace(struct larder_pack *p, uint64_t handle, const void *old, size_t
 	mutex_lock(stripe(p, handle));
 	entry = entry_load(p, handle);
 	is_same = is_object(p, entry, old, old_bytes, old_tag);
-	if (is_same)
+	if (is_same) {
 		entry_store(p, handle, entry_make(slot, bytes, tag));
+		slot = entry_slot(entry);
+	}
 	mutex_unlock(stripe(p, handle));
-	slabs_give(&p->slabs, is_same ? entry_slot(entry) : slot);
+	slabs_give(&p->slabs, &slot, 1);
 	if (is_same)
 		gauge_add(&p->stored_bytes, (uint64_t)bytes - old_bytes);
 	return is_same ? 0 : -EAGAIN;
@@ -298,7 +317,7 @@ static size_t empty_slab(struct larder_pack *p, uint32_t slab, uint64_t taken)
 		if (slabs_take_hole(&p->slabs, slab, &to))
 			break;
 		bytes = move_object(p, from, to);
-		slabs_give(&p->slabs, bytes ? from : to);
+		slabs_give(&p->slabs, bytes ? &from : &to, 1);
 		moved += bytes;
 	}
 	return moved;
@@ -336,13 +355,14 @@ void pack_inherit(struct larder_pack *p, int (*named)(void *arg, uint64_t handle
 {
 	uint64_t objects = 0, stored_bytes = 0;
 	uint32_t used = handles_used(p);
+	unsigned tag;
 
 	slabs_inherit(&p->slabs);
 	p->handles_lock = (struct larder_mutex){ 0 };
 	p->compacting = (struct larder_mutex){ 0 };
 	for (unsigned i = 0; i < PACK_STRIPES; i++)
 		p->stripes[i].lock = (struct larder_mutex){ 0 };
-	for (uint32_t handle = 0; handle < used; handle++) {
+	for (uint64_t handle = 0; handle < used; handle++) {
 		uint64_t entry = entry_load(p, handle);
 
 		if (!(entry & ENTRY_LIVE))
@@ -351,7 +371,7 @@ void pack_inherit(struct larder_pack *p, int (*named)(void *arg, uint64_t handle
 			objects++;
 			stored_bytes += entry_bytes(entry);
 		} else {
-			pack_drop(p, handle);
+			pack_drop(p, &handle, 1, &tag);
 		}
 	}
 	atomic_store(&p->objects, objects);

@@ -33,6 +33,7 @@ enum {
 	PACK_STRIPES = 256,
 	PACK_CACHE_LINE_BYTES = 64,
 	PACK_TAG_MAX = 63,
+	PACK_DROPS_MAX = 16,
 };
 
 struct pack_stripe {
@@ -79,8 +80,8 @@ void pack_prefetch(const struct larder_pack *p, uint64_t handle);
 const void *pack_pin(struct larder_pack *p, uint64_t handle, size_t *bytes);
 void pack_unpin(struct larder_pack *p, uint64_t handle);
 
-/* Forget an object. Returns its tag. */
-unsigned pack_drop(struct larder_pack *p, uint64_t handle);
+/* Forget objects, 1 to PACK_DROPS_MAX. Their tags go to `tags`. */
+void pack_drop(struct larder_pack *p, const uint64_t *handles, size_t n, unsigned *tags);
 
 /*
  * A tag is a small number (0 to PACK_TAG_MAX) that the caller keeps with an object; it takes no space. pack_tag() is

@@ -268,12 +268,11 @@ int slabs_take_hole(struct larder_slabs *s, uint32_t draining, struct larder_slo
 	return slab == SLAB_NONE ? -ENOSPC : 0;
 }
 
-void slabs_give(struct larder_slabs *s, struct larder_slot slot)
+static void give_slot(struct larder_slabs *s, struct larder_slot slot)
 {
 	struct larder_slab *b = &s->table[slot.slab];
 	struct slab_class *c = &s->classes[b->class];
 
-	mutex_lock(&s->lock);
 	larder_assert(b->taken >> slot.slot & 1);
 	b->taken &= ~((uint64_t)1 << slot.slot);
 	b->used--;
@@ -285,6 +284,13 @@ void slabs_give(struct larder_slabs *s, struct larder_slot slot)
 	} else {
 		bin_update(s, slot.slab);
 	}
+}
+
+void slabs_give(struct larder_slabs *s, const struct larder_slot *slots, size_t n)
+{
+	mutex_lock(&s->lock);
+	for (size_t i = 0; i < n; i++)
+		give_slot(s, slots[i]);
 	mutex_unlock(&s->lock);
 }
 

@@ -19,8 +19,8 @@
  * the class with the largest share of holes out of use, the caller moves its objects to slabs_take_hole()'s slots, and
  * slabs_drained() frees it.
  *
- * Threads: any, at once; one mutex guards the tables and is held for tens of nanoseconds. Slot contents are the
- * caller's business.
+ * Threads: any, at once; one mutex guards the tables and is held for tens of nanoseconds, or, to give sixteen slots
+ * back, hundreds. Slot contents are the caller's business.
  */
 #ifndef LARDER_SLAB_H
 #define LARDER_SLAB_H
@@ -95,8 +95,8 @@ void slabs_close(struct larder_slabs *s);
 /* Take a slot of at least `bytes` (1 to SLAB_SLOT_MAX_BYTES). Returns 0 or -ENOSPC. */
 int slabs_take(struct larder_slabs *s, size_t bytes, struct larder_slot *slot);
 
-/* Give a slot back. */
-void slabs_give(struct larder_slabs *s, struct larder_slot slot);
+/* Give slots back. */
+void slabs_give(struct larder_slabs *s, const struct larder_slot *slots, size_t n);
 
 /*
  * Choose a slab to empty, unless holes are few. Until slabs_drained() no slot of it is handed out.

@@ -57,7 +57,7 @@ static void replace(void *backend, uint64_t *handles, size_t n, size_t count, st
 	for (size_t i = 1; i <= count; i++) {
 		uint64_t *handle = &handles[random_below(r, (uint32_t)n)];
 
-		ops->drop(backend, *handle);
+		ops->drop(backend, handle, 1);
 		*handle = put(backend, r);
 		if (i % BATCH == 0)
 			ops->compact(backend, NULL, COMPACT_BYTES);

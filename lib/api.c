@@ -232,6 +232,7 @@ static int close_slot(struct larder_memory *m, unsigned slot)
 	atomic_store(&m->pools[slot].state, POOL_FREE);
 	ranges_forget(m, slot);
 	arena_pool_reset(slot);
+	sigbus_flush();
 	close_events(&m->pools[slot].events);
 	return 0;
 }

@@ -27,7 +27,8 @@ static uint64_t acquire(struct larder_memory *m, size_t index)
 }
 
 /* Let the holder of an owned page go; the mapping is emptied for the whole range at once. */
-static void drop(struct larder_memory *m, size_t index, uint64_t word, struct discarded *dropped)
+static void drop(struct larder_memory *m, size_t index, uint64_t word, struct store_drops *drops,
+		 struct discarded *dropped)
 {
 	struct larder_region *r = &m->region;
 
@@ -46,7 +47,7 @@ static void drop(struct larder_memory *m, size_t index, uint64_t word, struct di
 		break;
 	case PAGE_STORED:
 		region_count(r, index, page_tier(word) ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
-		store_drop(&m->store, store_place_of(&r->pages[index], word));
+		store_drop_later(&m->store, drops, store_place_of(&r->pages[index], word));
 		dropped->stored += page_tier(word) != STORE_TIER_SAME;
 		break;
 	case PAGE_POISONED:
@@ -61,6 +62,7 @@ static void drop(struct larder_memory *m, size_t index, uint64_t word, struct di
 
 static long discard_watched(struct larder_memory *m, size_t first, size_t pages, uint64_t to, struct discarded *dropped)
 {
+	struct store_drops drops = { 0 };
 	int awaited = 0;
 	long err;
 
@@ -68,7 +70,8 @@ static long discard_watched(struct larder_memory *m, size_t first, size_t pages,
 		return sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	region_use(&m->region, region_chunk(&m->region, first));
 	for (size_t i = first; i < first + pages; i++)
-		drop(m, i, acquire(m, i), dropped);
+		drop(m, i, acquire(m, i), &drops, dropped);
+	store_drop_all(&m->store, &drops);
 	err = sys_madvise(region_address(&m->region, first), pages * PAGE_BYTES, MADV_DONTNEED);
 	for (size_t i = first; i < first + pages; i++)
 		awaited |= page_release(&m->region.pages[i], to);
@@ -80,6 +83,7 @@ static long discard_watched(struct larder_memory *m, size_t first, size_t pages,
 void discard_unmapped(struct larder_memory *m, size_t first, size_t pages)
 {
 	struct discarded dropped = { 0 };
+	struct store_drops drops = { 0 };
 	int awaited = 0;
 
 	region_uncharge(&m->region, first, pages);
@@ -89,7 +93,8 @@ void discard_unmapped(struct larder_memory *m, size_t first, size_t pages)
 		n = CHUNK_PAGES - first % CHUNK_PAGES < end - first ? CHUNK_PAGES - first % CHUNK_PAGES : end - first;
 		pressure_lock(m, &c->lock);
 		for (size_t i = first; i < first + n && chunk_is_watched(c); i++)
-			drop(m, i, acquire(m, i), &dropped);
+			drop(m, i, acquire(m, i), &drops, &dropped);
+		store_drop_all(&m->store, &drops);
 		atomic_fetch_or(&c->marks, CHUNK_HAS_FOREIGN);
 		region_set_bits(m->region.foreign, first, n);
 		for (size_t i = first; i < first + n && chunk_is_watched(c); i++)

@@ -47,7 +47,7 @@ static size_t commit(struct larder_memory *m, size_t index, uint64_t word, struc
 	struct larder_page *page = &m->region.pages[index];
 
 	if (!page_acquire(page, &word, PAGE_RESTORING)) {
-		store_drop(&m->store, place);
+		store_drop(&m->store, &place, 1);
 		return 0;
 	}
 	larder_assert(!(word & PAGE_COPY) || (place.handle < LARDER_HANDLES_MAX && page->handle < LARDER_HANDLES_MAX));

@@ -118,9 +118,13 @@ static long next_message(struct handler *h)
 {
 	struct larder_reader *reader = h->restorer->reader;
 
-	if (!reader || !swap_in_is_busy(reader))
+	if (!reader || !swap_in_is_busy(reader)) {
+		if (!h->watcher.attends)
+			restorer_flush(h->restorer, h->memory);
 		return watch_read(&h->watcher, &h->message);
+	}
 	watch_leave(&h->watcher);
+	restorer_flush(h->restorer, h->memory);
 	return swap_in_wait(reader, h->memory->uffd, &h->message, sizeof(h->message));
 }
 

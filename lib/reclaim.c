@@ -713,6 +713,7 @@ static void sleep_until_wanted(struct larder_reclaim *r)
 	struct larder_pressure *p = &r->memory->pressure;
 	uint32_t seen = event_count(&p->wanted);
 
+	restorer_flush(&r->restorer, r->memory);
 	pressure_publish(r->memory, stats);
 	store_at_work(&r->memory->store, 0);
 	atomic_store(&p->asleep, 1);

@@ -17,6 +17,7 @@ int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, in
 {
 	w->uffd = uffd;
 	w->disk_fd = -1;
+	w->drops.n = 0; /* in a forked child it has the parent's */
 	w->scratch = store_scratch(&m->store);
 	w->bounce = sys_map((size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
 	if (w->scratch && w->bounce)
@@ -27,6 +28,7 @@ int restorer_open_program(struct larder_restorer *w, struct larder_memory *m, in
 
 void restorer_close(struct larder_restorer *w, struct larder_memory *m)
 {
+	restorer_flush(w, m);
 	store_scratch_free(&m->store, w->scratch);
 	if (w->bounce)
 		sys_munmap(w->bounce, (size_t)RESTORE_MAX_PAGES * PAGE_BYTES);
@@ -154,7 +156,7 @@ static long copy_in(struct larder_memory *m, struct larder_restorer *w, size_t i
 }
 
 /* A page has become resident: release it, then let the old holder go. */
-static void finish(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, uint64_t to)
+static void finish(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, uint64_t to)
 {
 	struct larder_page *page = &m->region.pages[index];
 	struct store_place place = place_of(m, index, word);
@@ -178,7 +180,7 @@ static void finish(struct larder_memory *m, const struct larder_restorer *w, siz
 	case PAGE_STORED:
 		region_count(&m->region, index, place.tier ? LARDER_PAGES_STORED : LARDER_PAGES_SAME, -1);
 		if (!was_on_disk || !keep)
-			store_drop(&m->store, place);
+			store_drop_later(&m->store, &w->drops, place);
 		STATS_ADD(refaults, 1);
 		break;
 	case PAGE_STAGED:
@@ -249,7 +251,7 @@ static long poison_mapping(struct larder_memory *m, const struct larder_restorer
 }
 
 /* The content of an owned page is lost: never return anything else in its place. */
-static void poison(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, int err)
+static void poison(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, int err)
 {
 	if (poison_mapping(m, w, index)) {
 		put_off(m, index, word);
@@ -278,7 +280,7 @@ void restore_trap(struct larder_memory *m, size_t index)
 }
 
 /* UFFDIO_COPY refused an owned page, alone. */
-static void refused(struct larder_memory *m, const struct larder_restorer *w, size_t index, uint64_t word, long err)
+static void refused(struct larder_memory *m, struct larder_restorer *w, size_t index, uint64_t word, long err)
 {
 	switch (err) {
 	case -EEXIST: /* the mapping has a page already: what the program sees is the newest there can be */

@@ -23,10 +23,17 @@ struct larder_restorer {
 	int internal;	    /* 1 on an internal thread, which can wake the waiters of m->uffd and write to the log */
 	struct larder_reader *reader; /* the thread reads from disk by itself; NULL = it asks one of the readers */
 	int disk_fd;		      /* a program thread reads through it by itself; -1 = it asks a reader */
-	size_t written;	 /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
-	unsigned faults; /* served with it; every RESTORE_TIMED_EVERYth is timed */
-	uint64_t since_ns; /* when the fault that is being served was seen, if it is timed; else 0 */
+	size_t written; /* index plus one of a page that is about to be written to, so that a copy on disk is no use */
+	struct store_drops drops; /* of pages that are resident again */
+	unsigned faults;	  /* served with it; every RESTORE_TIMED_EVERYth is timed */
+	uint64_t since_ns;	  /* when the fault that is being served was seen, if it is timed; else 0 */
 };
+
+/* What is in `drops` goes. Internal threads do so before they sleep, for how long nobody knows. */
+static inline void restorer_flush(struct larder_restorer *w, struct larder_memory *m)
+{
+	store_drop_all(&m->store, &w->drops);
+}
 
 /* For an internal thread. Returns 0 or -ENOMEM. */
 int restorer_open(struct larder_restorer *w, struct larder_memory *m);

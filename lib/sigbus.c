@@ -49,6 +49,18 @@ static struct larder_restorer *take_kept(void)
 	return NULL;
 }
 
+void sigbus_flush(void)
+{
+	if (!memory)
+		return;
+	for (unsigned n = 0; n < RESTORERS; n++) {
+		if (atomic_fetch_or(&taken, (uint64_t)1 << n) >> n & 1)
+			continue;
+		restorer_flush(&restorers[n], memory);
+		atomic_fetch_and(&taken, ~((uint64_t)1 << n));
+	}
+}
+
 /* Memory may be short for a while: then this waits. */
 static struct larder_restorer *take_restorer(void)
 {
@@ -81,6 +93,7 @@ static int call_refill(struct larder_restorer *w, const struct refill *q)
 	int err = -ENOMEM;
 
 	if (buffer) {
+		restorer_flush(w, memory); /* the program may fork in there */
 		err = q->refill(q->cookie, region_address(&memory->region, q->unit.first), buffer, bytes);
 		if (!err)
 			refill_install(memory, w, q, buffer);
@@ -292,7 +305,9 @@ void sigbus_inherit(void)
 	if (!memory)
 		return;
 	program_uffd = uffd_open_sigbus(); /* the old one is of the parent's memory; the program may have closed it */
-	for (unsigned i = 0; i < RESTORERS; i++)
+	for (unsigned i = 0; i < RESTORERS; i++) {
 		restorers[i].uffd = program_uffd;
+		restorers[i].drops.n = 0;
+	}
 	program_disk = memory->store.disk ? memory->store.disk->ops->reopen(memory->store.disk->backend) : -1;
 }

@@ -24,6 +24,9 @@ int sigbus_open(struct larder_memory *m, struct larder_reclaim *r);
  * nothing. */
 void sigbus_refill(size_t index);
 
+/* What threads that served their own faults have not dropped yet goes, except what those have that do so just now. */
+void sigbus_flush(void);
+
 /* After a fork, in the child, which has no other thread. */
 void sigbus_inherit(void);
 

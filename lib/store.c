@@ -175,12 +175,31 @@ int store_get(struct larder_store *store, void *scratch, struct store_place plac
 	return err;
 }
 
-static void drop_now(struct larder_store *store, struct store_place place)
+/* All of one tier, or none. */
+static void drop_run(struct larder_store *store, const struct store_place *places, size_t n)
 {
-	struct store_tier *tier = tier_of(store, place);
+	uint64_t handles[LARDER_DROPS_MAX];
+	struct store_tier *tier;
 
-	tier->ops->drop(tier->backend, place.handle);
-	count(&tier->drops);
+	if (places[0].tier == STORE_TIER_SAME) {
+		atomic_fetch_sub_explicit(&store->same_pages, (int64_t)n, memory_order_relaxed);
+		return;
+	}
+	tier = tier_of(store, places[0]);
+	for (size_t i = 0; i < n; i++)
+		handles[i] = places[i].handle;
+	tier->ops->drop(tier->backend, handles, n);
+	atomic_fetch_add_explicit(&tier->drops, n, memory_order_relaxed);
+}
+
+static void drop_now(struct larder_store *store, const struct store_place *places, size_t n)
+{
+	for (size_t first = 0, end; first < n; first = end) {
+		for (end = first + 1; end < n && end - first < LARDER_DROPS_MAX; end++)
+			if (places[end].tier != places[first].tier)
+				break;
+		drop_run(store, places + first, end - first);
+	}
 }
 
 /* ---- drops while the process forks ---- */
@@ -247,24 +266,20 @@ void store_thaw(struct larder_store *store)
 	while (d) {
 		struct store_dropped *next = d->next;
 
-		for (unsigned i = 0; i < d->n; i++)
-			drop_now(store, d->places[i]);
+		drop_now(store, d->places, d->n);
 		sys_munmap(d, DROPPED_BYTES);
 		d = next;
 	}
 }
 
-void store_drop(struct larder_store *store, struct store_place place)
+void store_drop(struct larder_store *store, const struct store_place *places, size_t n)
 {
-	if (place.tier == STORE_TIER_SAME) {
-		atomic_fetch_sub_explicit(&store->same_pages, 1, memory_order_relaxed);
-		return;
-	}
 	atomic_fetch_add(&store->dropping, 1);
-	if (atomic_load(&store->hurry) == LARDER_FROZEN)
-		note_drop(store, place);
+	if (atomic_load(&store->hurry) != LARDER_FROZEN)
+		drop_now(store, places, n);
 	else
-		drop_now(store, place);
+		for (size_t i = 0; i < n; i++)
+			note_drop(store, places[i]);
 	atomic_fetch_sub(&store->dropping, 1);
 }
 
@@ -333,7 +348,9 @@ void store_lose_disk(struct larder_store *store)
 
 void store_drop_copy(struct larder_store *store, uint64_t handle)
 {
-	store_drop(store, (struct store_place){ .handle = handle, .tier = (uint8_t)store_disk_tier(store) });
+	const struct store_place place = { .handle = handle, .tier = (uint8_t)store_disk_tier(store) };
+
+	store_drop(store, &place, 1);
 }
 
 int store_thread_open(const struct larder_store *store, void *scratch)

@@ -151,8 +151,32 @@ static inline void store_prefetch(const struct larder_store *store, struct store
 		tier->ops->prefetch(tier->backend, place.handle);
 }
 
-/* Forget a page. */
-void store_drop(struct larder_store *store, struct store_place place);
+/* Forget pages. */
+void store_drop(struct larder_store *store, const struct store_place *places, size_t n);
+
+/*
+ * Pages that are to be forgotten, some at a time: for each the tier's locks would be taken anew. Nothing but this names
+ * them, so until then the tier counts some objects, fewer than LARDER_DROPS_MAX, of which no page is there. In a forked
+ * child they are gone already. One thread's; zeroed, there are none.
+ */
+struct store_drops {
+	struct store_place places[LARDER_DROPS_MAX];
+	size_t n;
+};
+
+static inline void store_drop_all(struct larder_store *store, struct store_drops *drops)
+{
+	if (drops->n)
+		store_drop(store, drops->places, drops->n);
+	drops->n = 0;
+}
+
+static inline void store_drop_later(struct larder_store *store, struct store_drops *drops, struct store_place place)
+{
+	drops->places[drops->n++] = place;
+	if (drops->n == LARDER_DROPS_MAX)
+		store_drop_all(store, drops);
+}
 
 /*
  * Recompression rests while the reclaim thread is at work: every page that is moved out interrupts all CPUs that run

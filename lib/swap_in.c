@@ -237,6 +237,7 @@ static void complete(struct larder_reader *r, struct read *read)
 	pressure_notice(m, region_chunk(&m->region, read->first)->owner.pool);
 	give_back_read(r, read);
 	tell(m);
+	restorer_flush(w, m);
 }
 
 static int reap(struct larder_reader *r)

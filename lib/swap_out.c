@@ -163,7 +163,7 @@ static void change_to_disk(struct larder_memory *m, size_t index, uint64_t word,
 
 	page->handle = handle;
 	release(m, index, store_word_on_disk(&m->store));
-	store_drop(&m->store, old);
+	store_drop(&m->store, &old, 1);
 	STATS_ADD(demoted, 1);
 }
 

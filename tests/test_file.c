@@ -314,7 +314,7 @@ static void put(size_t i, uint64_t seed)
 static void drop(size_t i)
 {
 	assert_int_equal(items[i].state, STORED);
-	ops->drop(tier.backend, items[i].handle);
+	ops->drop(tier.backend, &items[i].handle, 1);
 	items[i].state = ABSENT;
 }
 
@@ -780,7 +780,7 @@ static void reader_turn(void *scratch, uint64_t *random)
 		fetch_by(scratch, &fetch, owned);
 	for (unsigned i = 0; i < fetch.pages; i++) {
 		if (page_random(random, 4) == 0) {
-			ops->drop(tier.backend, items[owned[i]].handle);
+			ops->drop(tier.backend, &items[owned[i]].handle, 1);
 			items[owned[i]].state = ABSENT;
 			atomic_fetch_add(&dropped, 1);
 		}

@@ -129,7 +129,7 @@ static void pages_of_every_compressibility_come_back(void **state)
 			}
 			stored++;
 			expect(handle, page);
-			ops->drop(lz4.backend, handle);
+			ops->drop(lz4.backend, &handle, 1);
 		}
 	assert_true(stored > 256);
 	assert_int_equal(usage().objects, 0);
@@ -171,7 +171,7 @@ static void a_full_tier_says_enospc_and_keeps_what_it_has(void **state)
 		put(page);
 	assert_int_equal(try_put(page, &handle), -ENOSPC);
 	expect(first, page);
-	ops->drop(lz4.backend, first);
+	ops->drop(lz4.backend, &first, 1);
 	expect(put(page), page);
 }
 
@@ -197,7 +197,7 @@ static void damaged_objects_never_write_beyond_the_page(void **state)
 		err = ops->get(lz4.backend, NULL, handle, lz4.page);
 		assert_true(err == 0 || err == -EBADMSG);
 		noticed += err != 0;
-		ops->drop(lz4.backend, handle);
+		ops->drop(lz4.backend, &handle, 1);
 	}
 	print_message("  %u of %u damaged objects were noticed\n", noticed, DAMAGES);
 	assert_true(noticed > 0);
@@ -262,7 +262,7 @@ static void expect_records(const uint64_t *handles, unsigned kind)
 static void drop_records(const uint64_t *handles, unsigned from)
 {
 	for (unsigned i = from; i < RECOMPRESSED; i++)
-		ops->drop(lz4.backend, handles[i]);
+		ops->drop(lz4.backend, &handles[i], 1);
 }
 
 /* Until nothing is left to do. */
@@ -441,7 +441,7 @@ static void a_child_counts_the_users_of_dictionaries_anew(void **state)
 			continue;
 		make_record_page(page, 0, i);
 		expect(handles[i], page);
-		ops->drop(lz4.backend, handles[i]);
+		ops->drop(lz4.backend, &handles[i], 1);
 	}
 	assert_int_equal(dictionary_users(), 0);
 }
@@ -558,7 +558,7 @@ static void a_dictionary_that_does_not_pay_is_not_used(void **state)
 		make_page(page, 128, 7);
 		put_denser(page, &handle);
 		expect(handle, page);
-		ops->drop(lz4.backend, handle);
+		ops->drop(lz4.backend, &handle, 1);
 	}
 	users = dictionary_users();
 	for (unsigned i = 0; i < 10 * DICTIONARY_TRY_EVERY; i++) {
@@ -621,7 +621,7 @@ static void a_dictionary_stays_while_an_object_waits_to_be_put(void **state)
 	assert_int_equal(ops->put(lz4.backend, &object, &handle), 0);
 	dictionary_release(object.dictionary);
 	expect(handle, page);
-	ops->drop(lz4.backend, handle);
+	ops->drop(lz4.backend, &handle, 1);
 	ops->recompress(lz4.backend, &never);
 	assert_int_equal(dictionaries(), 0);
 }
@@ -679,7 +679,7 @@ static void cost_of_a_page(void **state)
 			assert_int_equal(ops->get(lz4.backend, NULL, handles[i * STRIDE % PAGES], lz4.page), 0);
 		t[2] = now_ns();
 		for (uint64_t i = 0; i < PAGES; i++)
-			ops->drop(lz4.backend, handles[i * STRIDE % PAGES]);
+			ops->drop(lz4.backend, &handles[i * STRIDE % PAGES], 1);
 		t[3] = now_ns();
 		print_message(
 			"  round %d, ratio %.2f: put %lu ns (LZ4 alone %lu), get %lu ns, drop %lu ns, both in random order\n",

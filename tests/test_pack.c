@@ -154,8 +154,10 @@ static void item_verify(struct larder_pack *p, const struct item *item)
 
 static void shelf_drop(struct shelf *s, size_t i)
 {
+	unsigned tag;
+
 	item_verify(s->pack, &s->items[i]);
-	pack_drop(s->pack, s->items[i].handle);
+	pack_drop(s->pack, &s->items[i].handle, 1, &tag);
 	s->bytes -= s->items[i].bytes;
 	s->items[i] = s->items[--s->n];
 }
@@ -575,8 +577,44 @@ static void a_tag_stays_with_its_object(void **state)
 	for (size_t i = 0; i < s.n; i++)
 		assert_int_equal(pack_tag(s.pack, s.items[i].handle), s.items[i].tag & PACK_TAG_MAX);
 	shelf_verify(&s);
-	tag = pack_drop(s.pack, s.items[0].handle);
+	pack_drop(s.pack, &s.items[0].handle, 1, &tag);
 	assert_int_equal(tag, s.items[0].tag & PACK_TAG_MAX);
+	shelf_close(&s);
+}
+
+/* Slabs that run empty in the middle of it included. */
+static void objects_dropped_together_are_gone_and_no_others(void **state)
+{
+	uint64_t handles[PACK_DROPS_MAX];
+	unsigned tags[PACK_DROPS_MAX];
+	struct shelf s;
+
+	(void)state;
+	shelf_open(&s, 10000);
+	while (s.n < 5000)
+		shelf_put(&s, 1 + random_below(PACK_MAX_BYTES));
+	for (size_t i = 0; i < s.n; i++)
+		pack_set_tag(s.pack, s.items[i].handle, 0, s.items[i].tag & PACK_TAG_MAX);
+	while (s.n > 100) {
+		size_t n = 1 + random_below(PACK_DROPS_MAX);
+		struct item *from = &s.items[s.n - n];
+
+		for (size_t i = 0; i < n; i++)
+			handles[i] = from[i].handle;
+		pack_drop(s.pack, handles, n, tags);
+		for (size_t i = 0; i < n; i++) {
+			assert_int_equal(tags[i], from[i].tag & PACK_TAG_MAX);
+			s.bytes -= from[i].bytes;
+		}
+		s.n -= n;
+	}
+	assert_int_equal(pack_usage(s.pack).objects, s.n);
+	assert_int_equal(pack_usage(s.pack).stored_bytes, s.bytes);
+	shelf_compact_all(&s);
+	shelf_verify(&s);
+	while (s.n < 5000) /* handles and slots are all to be had again, each once */
+		shelf_put(&s, 1 + random_below(PACK_MAX_BYTES));
+	shelf_verify(&s);
 	shelf_close(&s);
 }
 
@@ -658,6 +696,7 @@ int main(void)
 		cmocka_unit_test_setup(without_slabs_a_put_stores_nothing, start),
 		cmocka_unit_test_setup(a_damaged_header_is_noticed, start),
 		cmocka_unit_test_setup(a_tag_stays_with_its_object, start),
+		cmocka_unit_test_setup(objects_dropped_together_are_gone_and_no_others, start),
 		cmocka_unit_test_setup(a_hint_may_name_anything, start),
 		cmocka_unit_test_setup(replacing_needs_the_same_bytes, start),
 	};

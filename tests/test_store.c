@@ -189,7 +189,7 @@ static void same_filled_pages_take_no_space(void **state)
 	assert_int_equal(same_pages_now(), 4);
 	assert_int_equal(tier(0).objects, 0);
 	for (unsigned i = 0; i < 4; i++)
-		store_drop(&store, places[i]);
+		store_drop(&store, &places[i], 1);
 	assert_int_equal(same_pages_now(), 0);
 }
 
@@ -206,7 +206,7 @@ static void one_different_word_anywhere_is_not_same_filled(void **state)
 		place = put(page);
 		assert_int_equal(place.tier, STORE_TIER_FIRST);
 		expect(place, page);
-		store_drop(&store, place);
+		store_drop(&store, &place, 1);
 	}
 	assert_int_equal(same_pages_now(), 0);
 }
@@ -225,7 +225,7 @@ static void a_page_falls_through_to_the_next_tier(void **state)
 		place = put(page);
 		assert_int_equal(place.tier, STORE_TIER_FIRST + 1);
 		expect(place, page);
-		store_drop(&store, place);
+		store_drop(&store, &place, 1);
 	}
 	assert_int_equal(tier(0).puts, 0);
 	assert_int_equal(tier(0).rejected, 1);
@@ -234,6 +234,55 @@ static void a_page_falls_through_to_the_next_tier(void **state)
 	assert_int_equal(tier(1).gets, 3);
 	assert_int_equal(tier(1).drops, 3);
 	assert_int_equal(tier(1).objects, 0);
+}
+
+/* Of whatever tiers, same-filled ones too, in any order. */
+static void pages_are_dropped_together(void **state)
+{
+	enum { N = 200 };
+	struct store_place places[N];
+	uint64_t page[WORDS];
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		if (i % 7 < 3)
+			make_page(page, i);
+		else
+			memset(page, (int)i, sizeof(page));
+		faults[0] = (struct faults){ .put_error = i % 7 == 1 ? -E2BIG : 0, .times = 1, .opened = 1 };
+		places[i] = put(page);
+	}
+	assert_int_equal(tier(0).objects + tier(1).objects + same_pages_now(), N);
+	assert_true(tier(0).objects > N / 5 && tier(1).objects > N / 8 && same_pages_now() > N / 3);
+	make_page(page, 0);
+	expect(places[0], page);
+	store_drop(&store, places + 1, N - 1);
+	assert_int_equal(tier(0).objects, 1);
+	assert_int_equal(tier(0).drops, tier(0).puts - 1);
+	assert_int_equal(tier(1).objects, 0);
+	assert_int_equal(tier(1).drops, tier(1).puts);
+	assert_int_equal(same_pages_now(), 0);
+	expect(places[0], page);
+	store_drop(&store, places, 1);
+}
+
+static void dropping_later_is_dropping_before_they_are_too_many(void **state)
+{
+	struct store_drops drops = { 0 };
+	uint64_t page[WORDS];
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++) {
+		make_page(page, i);
+		store_drop_later(&store, &drops, put(page));
+		assert_true(tier(0).objects < LARDER_DROPS_MAX);
+		assert_int_equal(tier(0).objects, drops.n);
+	}
+	assert_true(drops.n > 0);
+	store_drop_all(&store, &drops);
+	store_drop_all(&store, &drops);
+	assert_int_equal(tier(0).objects, 0);
+	assert_int_equal(tier(0).drops, 100);
 }
 
 static void e2big_only_when_no_tier_gains(void **state)
@@ -282,7 +331,7 @@ static void the_nth_failing_put_loses_nothing(void **state)
 				continue;
 			make_page(page, i);
 			expect(places[i], page);
-			store_drop(&store, places[i]);
+			store_drop(&store, &places[i], 1);
 		}
 	}
 	assert_int_equal(tier(0).objects, 0);
@@ -301,7 +350,7 @@ static void a_failing_get_is_reported_and_the_page_stays_stored(void **state)
 	expect(place, page);
 	assert_int_equal(tier(0).errors, 1);
 	assert_int_equal(tier(0).gets, 1);
-	store_drop(&store, place);
+	store_drop(&store, &place, 1);
 }
 
 static void a_tier_that_cannot_open_closes_those_before_it(void **state)
@@ -395,8 +444,10 @@ static void what_is_dropped_while_frozen_stays_until_the_thaw(void **state)
 		places[i] = put(page);
 	}
 	store_freeze(&store);
-	for (unsigned i = 0; i < N; i++)
-		store_drop(&store, places[i]);
+	for (unsigned i = 0, n; i < N; i += n) {
+		n = 1 + i % 40 < N - i ? 1 + i % 40 : N - i;
+		store_drop(&store, &places[i], n);
+	}
 	for (unsigned i = 0; i < N; i++) {
 		make_page(page, i);
 		expect(places[i], page);
@@ -417,7 +468,7 @@ static void a_child_keeps_what_its_pages_name(void **state)
 		places[i] = put(page);
 	}
 	store_freeze(&store);
-	store_drop(&store, places[0]);
+	store_drop(&store, &places[0], 1);
 	store_inherit(&store, names_all, NULL, 7);
 	assert_int_equal(tier(0).objects, 3);
 	assert_int_equal(same_pages_now(), 7);
@@ -426,8 +477,8 @@ static void a_child_keeps_what_its_pages_name(void **state)
 	make_page(page, 1);
 	expect(places[1], page);
 	places[0] = put(page); /* and it can be put to and dropped from again */
-	store_drop(&store, places[0]);
-	store_drop(&store, places[1]);
+	store_drop(&store, &places[0], 1);
+	store_drop(&store, &places[1], 1);
 	assert_int_equal(tier(0).objects, 0);
 }
 
@@ -437,6 +488,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(same_filled_pages_take_no_space, start, stop),
 		cmocka_unit_test_setup_teardown(one_different_word_anywhere_is_not_same_filled, start, stop),
 		cmocka_unit_test_setup_teardown(a_page_falls_through_to_the_next_tier, start, stop),
+		cmocka_unit_test_setup_teardown(pages_are_dropped_together, start, stop),
+		cmocka_unit_test_setup_teardown(dropping_later_is_dropping_before_they_are_too_many, start, stop),
 		cmocka_unit_test_setup_teardown(e2big_only_when_no_tier_gains, start, stop),
 		cmocka_unit_test_setup_teardown(the_nth_failing_put_loses_nothing, start, stop),
 		cmocka_unit_test_setup_teardown(a_failing_get_is_reported_and_the_page_stays_stored, start, stop),

@@ -38,12 +38,14 @@ static void disk_close(void *backend)
 	(void)backend;
 }
 
-static void disk_drop(void *backend, uint64_t handle)
+static void disk_drop(void *backend, const uint64_t *handles, size_t n)
 {
 	(void)backend;
-	assert_true(disk.objects[handle].size > 0);
-	disk.objects[handle].size = 0;
-	disk.drops++;
+	for (size_t i = 0; i < n; i++) {
+		assert_true(disk.objects[handles[i]].size > 0);
+		disk.objects[handles[i]].size = 0;
+		disk.drops++;
+	}
 }
 
 static uint64_t disk_compact(void *backend, void *scratch, uint64_t budget)
@@ -155,7 +157,7 @@ static void put_in_ram(size_t index, uint64_t generation)
 /* As restore.c does it for a touch. */
 static void take_back(size_t index)
 {
-	store_drop(&memory.store, (struct store_place){ .handle = page_at(index)->handle, .tier = TIER_LZ4 });
+	store_drop(&memory.store, &(struct store_place){ .handle = page_at(index)->handle, .tier = TIER_LZ4 }, 1);
 	atomic_store(&page_at(index)->word, page_word_resident(0));
 }
 
