@@ -22,6 +22,9 @@ enum { RECOMPRESS_REST = 7 };
 /* While another thread compresses a page, which takes it some microseconds unless it has lost its CPU. */
 enum { SPINS_MAX = 2000 };
 
+/* While a slot is done the one after the next is asked for: the next may be another thread's. */
+enum { PREFETCH_AHEAD = 2, CACHE_LINE_BYTES = 64 };
+
 static struct larder_compressed *entry_of(const struct larder_compress *c, uint64_t position)
 {
 	return &c->ahead[position % COMPRESS_AHEAD];
@@ -109,6 +112,15 @@ static void compress_page(struct larder_memory *m, LZ4_stream_t *lz4, uint32_t s
 		sum(m, e, page);
 }
 
+/* A page that is moved out has not been looked at for long. Here it need not even be mapped. */
+static void prefetch_slot(const struct larder_staging *s, uint32_t slot)
+{
+	const char *page = staging_address(s, slot);
+
+	for (unsigned i = 0; i < PAGE_BYTES; i += CACHE_LINE_BYTES)
+		__builtin_prefetch(page + i, 0, 2); /* not into the first cache, where LZ4's table is */
+}
+
 /* Do a claimed slot, if its page has not gone elsewhere. */
 static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t position)
 {
@@ -116,6 +128,7 @@ static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t positi
 	uint32_t slot = staging_slot(position);
 	uint64_t word = page_load(&m->region.pages[m->staging.owner[slot]]);
 
+	prefetch_slot(&m->staging, staging_slot(position + PREFETCH_AHEAD));
 	dictionary_release(e->dictionary);
 	e->dictionary = NULL;
 	e->size = e->is_summed = 0;
