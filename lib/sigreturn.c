@@ -8,8 +8,8 @@
  * Not handled here, but left to the kernel: a shadow stack, on which it has left a token; a frame on another stack than
  * the one that was interrupted; an alternate stack that it disarms for the time of the handler (SS_AUTODISARM); a frame
  * without XSAVE's format; code of another segment; and the flags that would act on the last instructions here, TF, NT
- * and AC. The flag RF is not put back: after a hardware breakpoint on the very
- * instruction that faulted, a debugger sees it once more.
+ * and AC. The flag RF is not put back: after a hardware breakpoint on the very instruction that faulted, a debugger
+ * sees it once more.
  */
 #include "sigreturn.h"
 

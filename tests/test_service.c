@@ -3,6 +3,7 @@
  * test is named for the claim that it proves. Needs userfaultfd.
  */
 #include "mix.h"
+#include "sys.h"
 
 #include <fcntl.h>
 #include <jemalloc/jemalloc.h>
@@ -297,14 +298,6 @@ static void sequential_faults_bring_neighbours(void **state)
 	buffer_free(p);
 }
 
-static uint64_t clock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int compare(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -338,12 +331,12 @@ static void what_a_fault_took_is_no_more_than_the_program_waited(void **state)
 	evict_everything();
 	before = now();
 	for (size_t i = 0; i < TOUCHED; i++) {
-		uint64_t start = clock_ns(), end;
+		uint64_t start = sys_now_ns(), end;
 
 		((volatile uint64_t *)p)[i * STEP % TOUCHED * 512];
-		end = clock_ns();
+		end = sys_now_ns();
 		waited[i] = end - start;
-		while (clock_ns() - end < THINK_NS)
+		while (sys_now_ns() - end < THINK_NS)
 			;
 	}
 	after = now();
