@@ -139,14 +139,14 @@ static void compress(struct larder_memory *m, LZ4_stream_t *lz4, uint64_t positi
 
 /* ---- compressors ---- */
 
-/* For timeout_ns at most; 0: no limit. */
-static void sleep_until_wanted(struct larder_compress *c, uint64_t timeout_ns)
+/* For timeout_ns at most; 0: no limit. Returns 0 when nobody wants it. */
+static int sleep_until_wanted(struct larder_compress *c, uint64_t timeout_ns)
 {
 	uint32_t seen = event_count(&c->wanted);
 
 	atomic_store(&c->asleep, 1);
-	if (atomic_load(&c->claimed) >= atomic_load(&c->end))
-		event_wait(&c->wanted, seen, timeout_ns);
+	event_wait(&c->wanted, seen, timeout_ns);
+	return event_count(&c->wanted) != seen;
 }
 
 /* With nothing else to do, the first compressor takes some time for what is stored. Returns how long to rest, 0: until
@@ -174,12 +174,13 @@ void compress_run(void *compressor)
 	uint64_t position;
 
 	for (;;) {
+		if (!sleep_until_wanted(&m->compress, recompress(self)))
+			continue;
 		while (claim(&m->compress, &position)) {
 			compress(m, &self->lz4, position);
 			if (position % COMPRESS_YIELD_PAGES == 0)
 				sys_yield();
 		}
-		sleep_until_wanted(&m->compress, recompress(self));
 	}
 }
 
