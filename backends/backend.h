@@ -198,11 +198,11 @@ struct larder_backend_ops {
 	 * FUTEX_WAKE_PRIVATE; NULL: no matter), or timeout_ns (0 = no limit) is over. May return for no reason. */
 	void (*wait)(void *backend, void *scratch, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 
-	/* Sleep until a fetch can be reaped, or a message of `bytes` could be read from fd into `message`. Returns what
-	 * that read said, or 0: it goes on, to be asked for again with the same arguments, while expects() says so. A
-	 * thread uses this or wait(), not both. */
-	int (*wait_and_read)(void *backend, void *scratch, int fd, void *message, unsigned bytes);
-	int (*expects)(const void *scratch);
+	/* For a thread that waits for other things as well. notify: an eventfd in its table, to be polled and read,
+	 * that is posted when there may be something to reap; or a negative errno. is_ready: may there be? It looks at
+	 * memory only, so that it can be asked all the time. */
+	int (*notify)(void *scratch);
+	int (*is_ready)(const void *scratch);
 
 	/* For program threads, which cannot use what belongs to internal ones: a descriptor of their own, which the
 	 * caller closes, or a negative errno; and reading a fetch with it, waiting for the device. Returns 0 when all

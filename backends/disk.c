@@ -16,6 +16,7 @@
 #include <linux/ioprio.h>
 #include <linux/magic.h>
 #include <linux/stat.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 
@@ -208,7 +209,7 @@ int disk_queue_open(struct disk_queue *q, struct larder_disk *d, unsigned depth,
 	q->completed = NULL;
 	q->completed_end = &q->completed;
 	q->waits_for_event = 0;
-	q->event_result = 0;
+	q->done_fd = -1;
 	q->registered_file = io_uring_register_files(&q->ring, &d->fd, 1) == 0;
 	q->registered = NULL;
 	if (buffers && io_uring_register_buffers(&q->ring, &all, 1) == 0) {
@@ -221,6 +222,21 @@ int disk_queue_open(struct disk_queue *q, struct larder_disk *d, unsigned depth,
 void disk_queue_close(struct disk_queue *q)
 {
 	io_uring_queue_exit(&q->ring);
+	if (q->done_fd >= 0)
+		sys_close(q->done_fd);
+}
+
+int disk_queue_notify(struct disk_queue *q)
+{
+	long fd = sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int err = fd < 0 ? (int)fd : io_uring_register_eventfd(&q->ring, (int)fd);
+
+	if (err && fd >= 0)
+		sys_close((int)fd);
+	if (err)
+		return err;
+	q->done_fd = (int)fd;
+	return q->done_fd;
 }
 
 static struct io_uring_sqe *entry(struct disk_queue *q)
@@ -423,7 +439,6 @@ static void take_completion(struct disk_queue *q, const struct io_uring_cqe *cqe
 
 	if (!t) {
 		q->waits_for_event = 0;
-		q->event_result = cqe->res;
 		return;
 	}
 	switch (t->phase) {
@@ -506,7 +521,6 @@ void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint
 		ask_for_event(q, word, seen);
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, timeout_ns ? &t : NULL, NULL);
 	take_completions(q);
-	q->event_result = 0; /* the futex says nothing more */
 }
 
 static void wait_for_completion(struct disk_queue *q)
@@ -515,26 +529,6 @@ static void wait_for_completion(struct disk_queue *q)
 
 	io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, NULL, NULL);
 	take_completions(q);
-}
-
-int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes)
-{
-	struct io_uring_sqe *sqe;
-	int32_t result;
-
-	if (!disk_expects(q)) {
-		q->waits_for_event = 1;
-		sqe = entry(q);
-		io_uring_prep_poll_add(sqe, fd, POLLIN);
-		io_uring_sqe_set_data(sqe, NULL);
-	}
-	if (q->completed || q->event_result)
-		disk_flush(q);
-	else
-		wait_for_completion(q);
-	result = q->event_result;
-	q->event_result = 0;
-	return result > 0 ? (int32_t)sys_read(fd, buffer, bytes) : result;
 }
 
 int32_t disk_transfer_now(struct disk_queue *q, struct disk_transfer *t)

@@ -100,8 +100,8 @@ struct disk_queue {
 	uint64_t registered_bytes;
 	struct disk_transfer *completed; /* reaped but not asked for yet, oldest first; NULL = none */
 	struct disk_transfer **completed_end;
-	uint8_t waits_for_event; /* a wait for a futex, or a read of a descriptor, is with the kernel */
-	int32_t event_result;	 /* of that read; 0 = there is none */
+	int waits_for_event; /* a wait for a futex is with the kernel */
+	int done_fd;	     /* see disk_queue_notify(); -1: none */
 };
 
 /*
@@ -129,14 +129,16 @@ struct disk_transfer *disk_reap(struct disk_queue *q);
 void disk_wait(struct disk_queue *q, _Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);
 
 /*
- * Flush, then sleep until something has completed or `bytes` could be read from fd into `buffer`. Returns what the read
- * said, or 0: it goes on, and is asked for again, with the same arguments, by the next call; until then disk_expects().
+ * For a thread that waits for other things as well, and polls: an eventfd in its table, which does not block and is
+ * posted when there may be something to reap; the queue's. Returns it, or a negative errno.
  */
-int32_t disk_wait_and_read(struct disk_queue *q, int fd, void *buffer, uint32_t bytes);
+int disk_queue_notify(struct disk_queue *q);
 
-static inline int disk_expects(const struct disk_queue *q)
+/* May there be something to reap? No system call. */
+static inline int disk_is_ready(const struct disk_queue *q)
 {
-	return q->waits_for_event || q->event_result;
+	return q->completed || io_uring_cq_ready(&q->ring) ||
+	       IO_URING_READ_ONCE(*q->ring.sq.kflags) & IORING_SQ_TASKRUN;
 }
 
 /* Submit one transfer and wait for it; others that complete meanwhile wait to be reaped. Returns its result. */

@@ -387,17 +387,16 @@ static void file_wait(void *backend, void *scratch, _Atomic uint32_t *word, uint
 		disk_wait(&s->queue, word, seen, timeout_ns);
 }
 
-static int file_wait_and_read(void *backend, void *scratch, int fd, void *message, unsigned bytes)
+static int file_notify(void *scratch)
 {
-	struct file_scratch *s = scratch;
-
-	(void)backend;
-	return s->reaped ? 0 : disk_wait_and_read(&s->queue, fd, message, bytes);
+	return disk_queue_notify(&((struct file_scratch *)scratch)->queue);
 }
 
-static int file_expects(const void *scratch)
+static int file_is_ready(const void *scratch)
 {
-	return disk_expects(&((const struct file_scratch *)scratch)->queue);
+	const struct file_scratch *s = scratch;
+
+	return s->reaped || disk_is_ready(&s->queue);
 }
 
 /* ---- one page, now ---- */
@@ -1220,8 +1219,8 @@ const struct larder_backend_ops larder_backend_file = {
 	.wait = file_wait,
 	.reopen = file_reopen,
 	.fetch_now = file_fetch_now,
-	.wait_and_read = file_wait_and_read,
-	.expects = file_expects,
+	.notify = file_notify,
+	.is_ready = file_is_ready,
 	.fetch_page = file_fetch_page,
 	.fetch_end = file_fetch_end,
 	.shares_blocks = file_shares_blocks,

@@ -33,6 +33,7 @@ struct handler {
 	struct watcher watcher;
 	struct uffd_msg message;
 	int cpu;
+	int done_fd; /* of its reader */
 	unsigned served;
 	int result;
 	struct larder_event started;
@@ -107,25 +108,21 @@ static int open_handler(struct handler *h)
 	h->restorer = &h->own;
 	if (!m->store.disk)
 		return restorer_open(&h->own, m);
-	err = swap_in_reader(m, h->cpu, &reader);
+	err = swap_in_reader(m, h->cpu, &reader, &h->done_fd);
 	if (!err)
 		h->restorer = swap_in_restorer(reader);
 	return err;
 }
 
-/* While something is being read, the handler waits for that as well. */
 static long next_message(struct handler *h)
 {
 	struct larder_reader *reader = h->restorer->reader;
 
-	if (!reader || !swap_in_is_busy(reader)) {
-		if (!h->watcher.attends)
-			restorer_flush(h->restorer, h->memory);
-		return watch_read(&h->watcher, &h->message);
-	}
-	watch_leave(&h->watcher);
-	restorer_flush(h->restorer, h->memory);
-	return swap_in_wait(reader, h->memory->uffd, &h->message, sizeof(h->message));
+	if (reader && swap_in_go_on(reader))
+		return -EAGAIN;
+	if (!h->watcher.attends)
+		restorer_flush(h->restorer, h->memory);
+	return watch_read(&h->watcher, &h->message);
 }
 
 static void handler_main(void *arg)
@@ -140,7 +137,7 @@ static void handler_main(void *arg)
 	h->result = open_handler(h);
 	h->restorer->reads_messages = 1;
 	if (!h->result)
-		watch_join(&h->watcher, h->memory->uffd, h->cpu);
+		watch_join(&h->watcher, h->memory->uffd, h->restorer->reader, h->done_fd, h->cpu);
 	event_post(&h->started);
 	if (h->result)
 		sys_call3(SYS_exit, 0, 0, 0);

@@ -332,13 +332,16 @@ int swap_in_start(struct larder_memory *m, const int *cpus, unsigned ncpus)
 
 /* ---- a thread that reads by itself ---- */
 
-int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader)
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader, int *done_fd)
 {
 	struct larder_reader *r = new_reader(m, cpu);
 	int err = r ? open_reader(r) : -ENOMEM;
 
 	*reader = r;
-	return err;
+	if (err)
+		return err;
+	*done_fd = ops_of(r)->notify(scratch_of(r));
+	return *done_fd < 0 ? *done_fd : 0;
 }
 
 struct larder_restorer *swap_in_restorer(struct larder_reader *r)
@@ -348,13 +351,18 @@ struct larder_restorer *swap_in_restorer(struct larder_reader *r)
 
 int swap_in_is_busy(const struct larder_reader *r)
 {
-	return atomic_load_explicit(&r->taken, memory_order_relaxed) || ops_of(r)->expects(scratch_of(r));
+	return atomic_load_explicit(&r->taken, memory_order_relaxed) != 0;
 }
 
-long swap_in_wait(struct larder_reader *r, int fd, void *message, unsigned bytes)
+int swap_in_is_ready(const struct larder_reader *r)
 {
-	begin_waiting(r);
-	if (reap(r))
+	return ops_of(r)->is_ready(scratch_of(r));
+}
+
+int swap_in_go_on(struct larder_reader *r)
+{
+	if (!swap_in_is_busy(r))
 		return 0;
-	return ops_of(r)->wait_and_read(backend_of(r), scratch_of(r), fd, message, bytes);
+	begin_waiting(r);
+	return reap(r);
 }

@@ -63,17 +63,20 @@ void swap_in_await(struct larder_memory *m, size_t index, uint64_t timeout_ns);
 
 /* ---- for a thread that reads by itself ---- */
 
-/* Make a reader for the calling thread, an internal one, on the CPU given. Returns 0 or a negative errno. */
-int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader);
+/* Make a reader for the calling thread, an internal one, on the CPU given. *done_fd: an eventfd that is posted when it
+ * may have something to do. Returns 0 or a negative errno. */
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader, int *done_fd);
 
 /* The reader's own restorer. */
 struct larder_restorer *swap_in_restorer(struct larder_reader *r);
 
-/* Is anything under way, or a message half read? */
+/* Is anything under way? */
 int swap_in_is_busy(const struct larder_reader *r);
 
-/* Go on reading; sleep until there is a message of `bytes` from fd, or something has been read. Returns as read(2), or
- * 0: there is no message yet. */
-long swap_in_wait(struct larder_reader *r, int fd, void *message, unsigned bytes);
+/* May something have been read? It is cheap to ask. */
+int swap_in_is_ready(const struct larder_reader *r);
+
+/* Send what is to be read, and make resident what has been. Returns 0 when nothing had. */
+int swap_in_go_on(struct larder_reader *r);
 
 #endif

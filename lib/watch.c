@@ -42,11 +42,11 @@ int watch_open(void)
 	return watch.bell < 0 ? watch.bell : 0;
 }
 
-void watch_join(struct watcher *w, int uffd, int cpu)
+void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int done_fd, int cpu)
 {
 	uint32_t n;
 
-	*w = (struct watcher){ .uffd = uffd, .cpu = cpu };
+	*w = (struct watcher){ .uffd = uffd, .reader = reader, .done_fd = reader ? done_fd : -1, .cpu = cpu };
 	if (cpu == WATCH_NO_CPU)
 		return;
 	w->may_attend = idle_may_return();
@@ -221,6 +221,11 @@ static long read_now(struct watcher *w, struct uffd_msg *message)
 	return sys_read(w->uffd, message, sizeof(*message));
 }
 
+static int has_read(const struct watcher *w)
+{
+	return w->reader && swap_in_is_ready(w->reader);
+}
+
 static long attend(struct watcher *w, struct uffd_msg *message)
 {
 	for (unsigned idle = 0; idle <= IDLE_LOOKS_MAX;) {
@@ -232,18 +237,19 @@ static long attend(struct watcher *w, struct uffd_msg *message)
 			return n;
 		}
 		w->looked_ns = now;
-		if (n != -EAGAIN)
+		if (n != -EAGAIN || has_read(w))
 			return n;
 		sys_yield();
 		idle = sys_now_ns() - now < IDLE_YIELD_NS ? idle + 1 : 0;
 	}
 	watch_hurry(w);
+	w->rests = 1;
 	return -EAGAIN;
 }
 
 static int begin_attending(struct watcher *w, uint64_t now)
 {
-	if (!w->may_attend || now < w->not_before_ns || idle_begin() < 0)
+	if (!w->may_attend || w->rests || now < w->not_before_ns || idle_begin() < 0)
 		return 0;
 	w->looked_ns = now;
 	w->attends = 1;
@@ -252,21 +258,34 @@ static int begin_attending(struct watcher *w, uint64_t now)
 
 /* ---- waiting ---- */
 
+/* Sleep until there is a message (uffd), the bell is rung, or the reader may have something to do; -1: no matter.
+ * Returns as poll(2). */
+static long sleep_until_called(const struct watcher *w, int uffd, int bell, int64_t timeout_ns)
+{
+	struct pollfd fds[] = {
+		{ .fd = uffd, .events = POLLIN },
+		{ .fd = bell, .events = POLLIN },
+		{ .fd = w->done_fd, .events = POLLIN },
+	};
+	uint64_t times;
+	long n = sys_poll(fds, sizeof(fds) / sizeof(*fds), timeout_ns);
+
+	if (n > 0 && fds[2].revents)
+		sys_read(w->done_fd, &times, sizeof(times));
+	return n;
+}
+
 /* Everybody listens, until somebody is on duty. */
 static long listen(struct watcher *w, struct uffd_msg *message)
 {
-	struct pollfd fds[] = { { .fd = w->uffd, .events = POLLIN }, { .fd = watch.bell, .events = POLLIN } };
-
-	sys_poll(fds, 2, -1);
+	sleep_until_called(w, w->uffd, watch.bell, -1);
 	return read_now(w, message);
 }
 
 /* On duty, but asleep. */
 static long await(struct watcher *w, struct uffd_msg *message)
 {
-	struct pollfd fd = { .fd = w->uffd, .events = POLLIN };
-
-	if (sys_poll(&fd, 1, DUTY_NS) == 0)
+	if (sleep_until_called(w, w->uffd, -1, DUTY_NS) == 0)
 		end_duty(w);
 	return read_now(w, message);
 }
@@ -290,7 +309,9 @@ static long stand_by(struct watcher *w)
 {
 	uint32_t seen = event_count(&watch.changed);
 
-	if (atomic_load(&watch.on_duty) && !atomic_load(&w->on_duty))
+	if (w->reader && swap_in_is_busy(w->reader))
+		sleep_until_called(w, -1, -1, -1);
+	else if (atomic_load(&watch.on_duty) && !atomic_load(&w->on_duty))
 		event_wait(&watch.changed, seen, 0);
 	return -EAGAIN;
 }
@@ -307,15 +328,11 @@ long watch_read(struct watcher *w, struct uffd_msg *message)
 	uint64_t asked = w->attends ? 0 : sys_now_ns();
 	long n = w->attends ? attend(w, message) : wait_for_message(w, message, asked);
 
+	if (n != -EAGAIN)
+		w->rests = 0;
 	if (n == (long)sizeof(*message) && message->event == UFFD_EVENT_PAGEFAULT)
 		note(w, message, asked);
 	if (!atomic_load_explicit(&w->on_duty, memory_order_relaxed))
 		watch_hurry(w);
 	return n;
-}
-
-void watch_leave(struct watcher *w)
-{
-	watch_hurry(w);
-	end_duty(w);
 }

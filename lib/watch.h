@@ -15,7 +15,10 @@
  * policy and sleeps, on duty, for some time. Who may not leave SCHED_IDLE again (it takes CAP_SYS_NICE or RLIMIT_NICE)
  * never attends.
  *
- * Nothing here runs while nothing faults: duty ends, and everybody sleeps.
+ * With a disk, a handler waits for what it reads in the same way, beside messages.
+ *
+ * Nothing here runs while nothing faults: who attends sleeps when there has been nothing to do for some microseconds,
+ * duty ends, and everybody sleeps.
  */
 #ifndef LARDER_WATCH_H
 #define LARDER_WATCH_H
@@ -28,6 +31,8 @@ enum { WATCH_MAX = 8, WATCH_NO_CPU = SWAP_IN_NO_CPU };
 
 struct watcher {
 	int uffd, cpu;
+	struct larder_reader *reader; /* what it reads with; NULL: there is no disk */
+	int done_fd;		      /* an eventfd that is posted when that may have read something; or -1 */
 	int may_attend;
 	_Atomic uint32_t on_duty; /* set by anybody, cleared by itself */
 	int attends;		  /* its policy is SCHED_IDLE */
@@ -36,13 +41,15 @@ struct watcher {
 	unsigned served;	  /* messages read */
 	uint64_t looked_ns;	  /* when it last looked for a message, while it attends */
 	uint64_t not_before_ns;	  /* it does not attend before */
+	int rests;		  /* nor before the next message */
 };
 
 /* Before any handler starts. Returns 0 or a negative errno. */
 int watch_open(void);
 
-/* The calling thread, which runs on `cpu` alone (WATCH_NO_CPU: anywhere), waits for messages of uffd from now on. */
-void watch_join(struct watcher *w, int uffd, int cpu);
+/* The calling thread, which runs on `cpu` alone (WATCH_NO_CPU: anywhere), waits for messages of uffd from now on, and
+ * for its reader (NULL: none), whose eventfd is done_fd. */
+void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int done_fd, int cpu);
 
 /*
  * Keep an internal thread `tid` (0: the calling one) off the CPUs where threads fault all the time, and off `cpu`
@@ -54,13 +61,11 @@ int watch_keep_off(int tid, int cpu, _Atomic uint64_t *off);
 /* The calling thread is kept off no CPU any more. */
 void watch_let_go(_Atomic uint64_t *off);
 
-/* Wait for a message. Returns its size, -EAGAIN when there is none after all, or another negative errno. */
+/* Wait for a message, or for the reader. Returns the message's size, -EAGAIN when there is none (the reader may have
+ * something to do then), or another negative errno. */
 long watch_read(struct watcher *w, struct uffd_msg *message);
 
 /* What the thread is about to do must not wait for idle time: it attends no more until it waits again. */
 void watch_hurry(struct watcher *w);
-
-/* The thread waits in another way for the moment. */
-void watch_leave(struct watcher *w);
 
 #endif

@@ -2,6 +2,8 @@
  * A program under Larder that does nothing costs nothing: no internal thread runs while nothing faults, whether or not
  * memory was ever short. Run under larder run with a limit well below HEAP_BYTES.
  *
+ * Handlers that expect the next fault (lib/watch.h) go to sleep at once when none comes.
+ *
  * Every thread of the process is looked at, so the program's own main thread, which sleeps, is included; what the
  * kernel counts for it is time on a CPU and how often it got one (/proc/self/task/TID/schedstat).
  */
@@ -19,6 +21,10 @@ enum { HEAP_BYTES = 64 << 20, PAGE_BYTES = 4096, SECONDS = 10, SETTLE_SECONDS = 
 /* In SECONDS: a stray wake-up or two of the C library or the allocator are no polling. */
 enum { RUNS_MAX = 20 };
 #define CPU_MAX_NS 2000000u
+
+/* Touches at random, one after the other, and then nothing. What threads use then is little: to finish what they are
+ * at, and to recompress; in some rounds somebody else may be late, but not in half of them. */
+enum { TOUCHES = 20000, ROUNDS = 12, AFTERWARDS_MS = 300, AFTERWARDS_MOST_NS = 75000000 };
 
 enum { THREADS_MAX = 64 };
 
@@ -95,6 +101,39 @@ static uint64_t sum(const char *heap)
 	return n;
 }
 
+static uint64_t touch_at_random(const char *heap)
+{
+	uint64_t random = 1, n = 0;
+
+	for (int i = 0; i < TOUCHES; i++) {
+		random = random * 6364136223846793005u + 1442695040888963407u;
+		n += *(const uint64_t *)(heap + (random >> 33) % (HEAP_BYTES / PAGE_BYTES) * PAGE_BYTES);
+	}
+	return n;
+}
+
+static void sleep_ms(long ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
+}
+
+/* The rounds in which threads used much just after faults had come thick and fast. */
+static int busy_rounds(const char *heap)
+{
+	static struct snapshot before, after;
+	int busy = 0;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		if (touch_at_random(heap) == 0)
+			errx(1, "the heap is not what was written");
+		look(&before);
+		sleep_ms(AFTERWARDS_MS);
+		look(&after);
+		busy += between(&before, &after).cpu_ns > AFTERWARDS_MOST_NS;
+	}
+	return busy;
+}
+
 /* Reclaim has things to finish; how long that takes is another matter. */
 static void settle(void)
 {
@@ -115,6 +154,7 @@ int main(void)
 	static struct snapshot none, before, after;
 	char *heap = malloc(HEAP_BYTES);
 	struct usage used;
+	int busy;
 
 	if (!heap)
 		err(2, "no memory");
@@ -122,6 +162,10 @@ int main(void)
 	fill(heap);
 	if (sum(heap) == 0)
 		errx(1, "the heap is not what was written");
+	busy = busy_rounds(heap);
+	printf("idle: threads went on after the last of many faults in %d rounds of %d\n", busy, ROUNDS);
+	if (busy >= ROUNDS / 2)
+		errx(1, "threads go on working when there is nothing to do");
 	settle();
 	look(&before);
 	if (between(&none, &before).cpu_ns < 1000000)

@@ -8,7 +8,7 @@ set -eu
 # are called with memory of ours; of liburing and libsodium just these functions, none of which allocates (sodium_init() is called once,
 # when the disk is opened). The sanitizers' names are in sanitizer builds only.
 libc='memcpy|memmove|memset|memcmp|strlen|clock_gettime'
-uring='io_uring_(get_events|queue_exit|queue_init_params|register_buffers|register_files|ring_dontfork|submit|submit_and_wait_timeout)|__io_uring_get_cqe|io_uring_get_sqe'
+uring='io_uring_(get_events|queue_exit|queue_init_params|register_buffers|register_eventfd|register_files|ring_dontfork|submit|submit_and_wait_timeout)|__io_uring_get_cqe|io_uring_get_sqe'
 sodium='sodium_init|sodium_memzero|crypto_aead_aes256gcm_(beforenm|(de|en)crypt_afternm|is_available)|crypto_aead_chacha20poly1305_ietf_(de|en)crypt'
 allowed="^($libc|LZ4_[A-Za-z_]*|XXH3_64bits_withSeed|$uring|$sodium|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|__(asan|ubsan|tsan|sanitizer)_.*)\$"
 

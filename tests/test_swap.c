@@ -572,6 +572,64 @@ static void a_fault_waits_for_its_own_read_only(void **state)
 	pool_end(pool);
 }
 
+static void stay_on_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set); /* with one CPU there is nothing to be tested */
+}
+
+/* Away from the thread whose faults keep a handler on duty. */
+static void *touch_first_elsewhere(void *base)
+{
+	stay_on_cpu(1);
+	return touch_first(base);
+}
+
+static int has_ended(pthread_t thread)
+{
+	return pthread_tryjoin_np(thread, NULL) == 0;
+}
+
+/* A handler that reads goes on with it though another thread's faults put the other handlers on duty (lib/watch.h). */
+static void a_read_ends_while_others_are_on_duty(void **state)
+{
+	larder_pool *pool = disk_pool(LARDER_FAULT_HANDLERS);
+	larder_pool *busy = pool_new(&(struct larder_pool_options){ .tiers = LARDER_TIER_LZ4 });
+	enum { ROUNDS = 8, BUSY_PAGES = 192 };
+	char *base = filled(pool, PAGES), *busy_base = filled(busy, BUSY_PAGES);
+	cpu_set_t all;
+
+	(void)state;
+	sched_getaffinity(0, sizeof(all), &all);
+	stay_on_cpu(0);
+	for (int i = 0; i < ROUNDS; i++) {
+		pthread_t slow;
+		uint64_t start;
+
+		all_out(pool, base, PAGES);
+		usleep(20000); /* so that nobody is on duty */
+		fail_on(DISK_READ, FAULT_DELAY, 0, 1, 0);
+		plan.delay_ns = SECOND_NS / 5;
+		start = now_ns();
+		assert_int_equal(pthread_create(&slow, NULL, touch_first_elsewhere, base), 0);
+		while (plan.hits == 0)
+			usleep(1000);
+		while (!has_ended(slow)) {
+			assert_true(now_ns() - start < 3 * SECOND_NS);
+			send_out(busy, busy_base, BUSY_PAGES);
+			for (size_t page = 0; page < BUSY_PAGES; page += 3) /* those do compress */
+				*(volatile char *)(busy_base + (page + 1) * PAGE);
+		}
+	}
+	fail_no_more();
+	sched_setaffinity(0, sizeof(all), &all);
+	pool_end(busy);
+	pool_end(pool);
+}
+
 enum { TOUCHERS = 16 };
 
 struct toucher {
@@ -804,6 +862,7 @@ int main(void)
 		cmocka_unit_test(a_part_of_the_disk_that_fails_loses_what_lies_there),
 		cmocka_unit_test(pages_under_way_to_a_disk_that_stalls_stay_at_hand),
 		cmocka_unit_test(a_fault_waits_for_its_own_read_only),
+		cmocka_unit_test(a_read_ends_while_others_are_on_duty),
 		cmocka_unit_test(parallel_faults_are_read_in_parallel),
 		cmocka_unit_test(reads_do_not_wait_for_writes),
 		cmocka_unit_test(what_is_read_ahead_is_what_was_used_before),
