@@ -20,9 +20,10 @@ enum codec_effort { CODEC_FOR_RAM = 1, CODEC_FOR_DISK = 4 };
 /*
  * Above 7/8 of a page, compressing is not worth it. The gain is below 512 bytes a page before slots, tables and holes
  * take their share (in RAM together about 8 %, 300 bytes), while the page costs the same to compress and expand as one
- * that saves 2 KiB. LZ4 gives up as soon as its output exceeds the limit.
+ * that saves 2 KiB. LZ4 gives up as soon as its output exceeds the limit. With the header of a slot (pack.h) it is just
+ * 7/8: a tier in RAM has room for all that is compressed.
  */
-enum { CODEC_MOST_BYTES = LARDER_PAGE_BYTES / 8 * 7 };
+enum { CODEC_MOST_BYTES = LARDER_PAGE_BYTES / 8 * 7 - 4 };
 
 /* The object that LZ4 has made in `bytes`, `size` of them; or, when it did not succeed, the page, with a valid state.
  */

@@ -16,6 +16,8 @@
 #include "codec.h"
 
 _Static_assert((int)LARDER_PAGE_BYTES == (int)SLAB_PAGE_BYTES, "slabs are made of pages");
+_Static_assert((int)CODEC_MOST_BYTES <= (int)PACK_MAX_BYTES, "only a page itself is refused: never for the disk a "
+							     "dictionary's object");
 _Static_assert((int)LARDER_DROPS_MAX <= (int)PACK_DROPS_MAX, "what is dropped at once");
 
 static int lz4_open(void *backend, const struct larder_backend_setup *setup)

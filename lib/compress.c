@@ -70,14 +70,14 @@ static void sum(const struct larder_memory *m, struct larder_compressed *e, cons
 
 /*
  * Is it worth more time to make the page denser? Where memory is short and pages come back soon (age.h), it saves
- * faults; else it would only make them longer. And what will go on to disk would have to be compressed anew then.
+ * faults; else it would only make them longer. What goes on to disk has to be compressed anew then, but with a disk
+ * each fault that is saved is dearer.
  */
 static int denser_pays(struct larder_memory *m, size_t index)
 {
 	unsigned pool = region_chunk(&m->region, index)->owner.pool;
 
-	return !(pressure_tiers(m, pool) & store_disk_bit(&m->store)) && age_room_pays(&m->age) &&
-	       !pressure_has_room(m, pool);
+	return effort_for(m, index) == CODEC_FOR_RAM && age_room_pays(&m->age) && !pressure_has_room(m, pool);
 }
 
 static struct larder_object make_object(struct larder_memory *m, LZ4_stream_t *lz4, size_t index, const char *page,

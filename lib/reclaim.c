@@ -42,10 +42,10 @@ static const unsigned char class_of_level[] = { 0, 1 + 1, 4 + 1, LARDER_PRIORITI
 enum { ATTAINED_ROOM_DIVISOR = 8 };
 
 /*
- * With a disk, what is compressed in RAM may cost 1/4 of the limit: pages that are wanted again soon come back from
- * there in a tenth of the time that the disk takes, but each takes room from pages in use.
+ * With a disk, what is compressed in RAM may cost 1/3 of the limit: pages that are wanted again soon come back from
+ * there in a fifth of the time that the disk takes, but each takes room from pages in use.
  */
-enum { COMPRESSED_LIMIT_DIVISOR = 4, DEMOTE_PAGES = 128 };
+enum { COMPRESSED_LIMIT_DIVISOR = 3, DEMOTE_PAGES = 128 };
 
 enum { COMPACT_BYTES = 256 << 10, PURGE_FUTILE_FACTOR = 10 };
 

@@ -120,9 +120,9 @@ static void release(struct larder_memory *m, size_t index, uint64_t to)
 
 /* ---- generations ---- */
 
-/* So many are told apart; a generation is 1/32 of all pages. With a quarter of the limit compressed in RAM, and several
- * times the limit in all, what is there is of four to eight. */
-enum { GENERATIONS = 8, GENERATION_TICKS = AGE_TICKS / 32 };
+/* So many are told apart; a generation is 1/32 of all pages. With a third of the limit compressed in RAM, 3 to 1, and
+ * several times the limit in all, what is there is of six to twelve. */
+enum { GENERATIONS = 16, GENERATION_TICKS = AGE_TICKS / 32 };
 
 static uint64_t present_generation(const struct larder_memory *m)
 {

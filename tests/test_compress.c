@@ -285,21 +285,26 @@ static void open_lz4(struct larder_lz4 **lz4)
 	memory->pools[POOL].tiers = 1; /* not on disk */
 }
 
-/* Of three pages alike: one may go on to disk, one may not, and for one there is room. */
-static void dictionaries_are_for_what_stays_in_ram_where_it_is_short(void **state)
+/* Of four pages alike: one stays in RAM, one may go on to disk, one goes to disk at once, and for one there is room. */
+static void dictionaries_are_for_what_goes_to_ram_where_it_is_short(void **state)
 {
+	static const struct {
+		uint32_t tiers;
+		int is_short, dense;
+	} pages[] = { { 1, 1, 1 }, { 1 | 2, 1, 1 }, { 2, 1, 0 }, { 1, 0, 0 } };
 	struct larder_lz4 *lz4;
 
 	(void)state;
 	open_lz4(&lz4);
-	for (unsigned i = 0; i < 3; i++) {
-		region_chunk(&memory->region, 0)->owner.pool = i == 0 ? REGION_HEAP : POOL;
-		memory->pools[REGION_HEAP].budget.limit_bytes = i == 2 ? 0 : PAGE;
+	assert_int_equal(store_disk_bit(&memory->store), 2);
+	for (unsigned i = 0; i < sizeof(pages) / sizeof(*pages); i++) {
+		memory->pools[POOL].tiers = pages[i].tiers;
+		memory->pools[REGION_HEAP].budget.limit_bytes = pages[i].is_short ? PAGE : 0;
 		memory->staging.head = memory->staging.cursor = memory->staging.tail = 3 * i;
 		atomic_store(&memory->compress.claimed, 3 * i);
 		stage(0);
 		compress_ahead(memory);
-		assert_true((compress_object(memory, 3 * i).dictionary != NULL) == (i == 1));
+		assert_true((compress_object(memory, 3 * i).dictionary != NULL) == pages[i].dense);
 	}
 }
 
@@ -358,7 +363,7 @@ int main(void)
 		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed_for_disk, open_memory),
 		cmocka_unit_test_setup(what_has_a_good_copy_is_compressed_for_ram, open_memory),
 		cmocka_unit_test_setup(a_slot_behind_the_cursor_can_be_written_again, open_memory),
-		cmocka_unit_test_setup(dictionaries_are_for_what_stays_in_ram_where_it_is_short, open_memory),
+		cmocka_unit_test_setup(dictionaries_are_for_what_goes_to_ram_where_it_is_short, open_memory),
 		cmocka_unit_test_setup(where_pages_go_round_there_are_no_dictionaries, open_memory),
 		cmocka_unit_test_setup(dictionaries_are_held_until_an_entry_is_used_again, open_memory),
 		cmocka_unit_test_setup(the_reclaim_thread_does_all_if_it_is_alone, open_memory),
