@@ -196,6 +196,35 @@ static void a_page_that_is_taken_back_meanwhile_has_its_object_all_the_same(void
 	pthread_join(taker, NULL);
 }
 
+static int are_claimed(uint64_t positions)
+{
+	for (int ms = 0; ms < 5000 && atomic_load(&memory->compress.claimed) < positions; ms++)
+		usleep(1000);
+	return atomic_load(&memory->compress.claimed) >= positions;
+}
+
+/* Only who was woken knows that it is on a CPU where it does no harm. */
+static void who_wakes_by_itself_leaves_alone_what_is_offered(void **state)
+{
+	enum { OFFERED = 8, RESTS = 20 };
+	struct larder_compress *c = &memory->compress;
+
+	(void)state;
+	store_at_work(&memory->store, 1); /* so nothing is recompressed, and the first looks again in 5 ms */
+	start_compressors();
+	for (int i = 0; i < OFFERED; i++)
+		stage(0);
+	atomic_store(&c->end, OFFERED);
+	usleep(RESTS * 5000);
+	assert_int_equal(atomic_load(&c->claimed), 0);
+	event_post(&c->wanted);
+	assert_true(are_claimed(OFFERED));
+	for (int i = 0; i < OFFERED; i++, pass()) {
+		compress_ahead(memory);
+		assert_object(memory->staging.cursor);
+	}
+}
+
 static const struct larder_compressed *at_cursor(void)
 {
 	return &memory->compress.ahead[memory->staging.cursor % COMPRESS_AHEAD];
@@ -359,6 +388,7 @@ static int open_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(who_wakes_by_itself_leaves_alone_what_is_offered, open_memory),
 		cmocka_unit_test_setup(what_is_not_staged_any_more_is_not_compressed, open_memory),
 		cmocka_unit_test_setup(what_has_a_good_copy_is_not_compressed_for_disk, open_memory),
 		cmocka_unit_test_setup(what_has_a_good_copy_is_compressed_for_ram, open_memory),
