@@ -33,7 +33,6 @@ struct handler {
 	struct watcher watcher;
 	struct uffd_msg message;
 	int cpu;
-	int done_fd; /* of its reader */
 	unsigned served;
 	int result;
 	struct larder_event started;
@@ -108,7 +107,7 @@ static int open_handler(struct handler *h)
 	h->restorer = &h->own;
 	if (!m->store.disk)
 		return restorer_open(&h->own, m);
-	err = swap_in_reader(m, h->cpu, &reader, &h->done_fd);
+	err = swap_in_reader(m, h->cpu, &reader);
 	if (!err)
 		h->restorer = swap_in_restorer(reader);
 	return err;
@@ -137,7 +136,7 @@ static void handler_main(void *arg)
 	h->result = open_handler(h);
 	h->restorer->reads_messages = 1;
 	if (!h->result)
-		watch_join(&h->watcher, h->memory->uffd, h->restorer->reader, h->done_fd, h->cpu);
+		watch_join(&h->watcher, h->memory->uffd, h->restorer->reader, h->cpu);
 	event_post(&h->started);
 	if (h->result)
 		sys_call3(SYS_exit, 0, 0, 0);

@@ -36,6 +36,7 @@ struct larder_reader {
 	struct read reads[READS];
 
 	/* The reader's own. */
+	int done_fd;			     /* of a thread that reads by itself */
 	struct read *waiting, **waiting_end; /* asked for, not begun yet, oldest first */
 	struct larder_restorer restorer;
 };
@@ -332,7 +333,7 @@ int swap_in_start(struct larder_memory *m, const int *cpus, unsigned ncpus)
 
 /* ---- a thread that reads by itself ---- */
 
-int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader, int *done_fd)
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader)
 {
 	struct larder_reader *r = new_reader(m, cpu);
 	int err = r ? open_reader(r) : -ENOMEM;
@@ -340,8 +341,8 @@ int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **read
 	*reader = r;
 	if (err)
 		return err;
-	*done_fd = ops_of(r)->notify(scratch_of(r));
-	return *done_fd < 0 ? *done_fd : 0;
+	r->done_fd = ops_of(r)->notify(scratch_of(r));
+	return r->done_fd < 0 ? r->done_fd : 0;
 }
 
 struct larder_restorer *swap_in_restorer(struct larder_reader *r)
@@ -357,6 +358,11 @@ int swap_in_is_busy(const struct larder_reader *r)
 int swap_in_is_ready(const struct larder_reader *r)
 {
 	return ops_of(r)->is_ready(scratch_of(r));
+}
+
+int swap_in_done_fd(const struct larder_reader *r)
+{
+	return r->done_fd;
 }
 
 int swap_in_go_on(struct larder_reader *r)

@@ -63,9 +63,8 @@ void swap_in_await(struct larder_memory *m, size_t index, uint64_t timeout_ns);
 
 /* ---- for a thread that reads by itself ---- */
 
-/* Make a reader for the calling thread, an internal one, on the CPU given. *done_fd: an eventfd that is posted when it
- * may have something to do. Returns 0 or a negative errno. */
-int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader, int *done_fd);
+/* Make a reader for the calling thread, an internal one, on the CPU given. Returns 0 or a negative errno. */
+int swap_in_reader(struct larder_memory *m, int cpu, struct larder_reader **reader);
 
 /* The reader's own restorer. */
 struct larder_restorer *swap_in_restorer(struct larder_reader *r);
@@ -75,6 +74,9 @@ int swap_in_is_busy(const struct larder_reader *r);
 
 /* May something have been read? It is cheap to ask. */
 int swap_in_is_ready(const struct larder_reader *r);
+
+/* An eventfd that is posted when something may have been, to be polled and read. */
+int swap_in_done_fd(const struct larder_reader *r);
 
 /* Send what is to be read, and make resident what has been. Returns 0 when nothing had. */
 int swap_in_go_on(struct larder_reader *r);

@@ -42,11 +42,13 @@ int watch_open(void)
 	return watch.bell < 0 ? watch.bell : 0;
 }
 
-void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int done_fd, int cpu)
+void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int cpu)
 {
 	uint32_t n;
 
-	*w = (struct watcher){ .uffd = uffd, .reader = reader, .done_fd = reader ? done_fd : -1, .cpu = cpu };
+	*w = (struct watcher){
+		.uffd = uffd, .reader = reader, .done_fd = reader ? swap_in_done_fd(reader) : -1, .cpu = cpu
+	};
 	if (cpu == WATCH_NO_CPU)
 		return;
 	w->may_attend = idle_may_return();

@@ -32,7 +32,7 @@ enum { WATCH_MAX = 8, WATCH_NO_CPU = SWAP_IN_NO_CPU };
 struct watcher {
 	int uffd, cpu;
 	struct larder_reader *reader; /* what it reads with; NULL: there is no disk */
-	int done_fd;		      /* an eventfd that is posted when that may have read something; or -1 */
+	int done_fd;		      /* the reader's, or -1 */
 	int may_attend;
 	_Atomic uint32_t on_duty; /* set by anybody, cleared by itself */
 	int attends;		  /* its policy is SCHED_IDLE */
@@ -48,8 +48,8 @@ struct watcher {
 int watch_open(void);
 
 /* The calling thread, which runs on `cpu` alone (WATCH_NO_CPU: anywhere), waits for messages of uffd from now on, and
- * for its reader (NULL: none), whose eventfd is done_fd. */
-void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int done_fd, int cpu);
+ * for its reader (NULL: none). */
+void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int cpu);
 
 /*
  * Keep an internal thread `tid` (0: the calling one) off the CPUs where threads fault all the time, and off `cpu`

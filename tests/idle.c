@@ -7,13 +7,14 @@
  * Every thread of the process is looked at, so the program's own main thread, which sleeps, is included; what the
  * kernel counts for it is time on a CPU and how often it got one (/proc/self/task/TID/schedstat).
  */
+#include "mix.h"
+
 #include <dirent.h>
 #include <err.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { HEAP_BYTES = 64 << 20, PAGE_BYTES = 4096, SECONDS = 10, SETTLE_SECONDS = 20 };
@@ -103,18 +104,11 @@ static uint64_t sum(const char *heap)
 
 static uint64_t touch_at_random(const char *heap)
 {
-	uint64_t random = 1, n = 0;
+	uint64_t n = 0;
 
-	for (int i = 0; i < TOUCHES; i++) {
-		random = random * 6364136223846793005u + 1442695040888963407u;
-		n += *(const uint64_t *)(heap + (random >> 33) % (HEAP_BYTES / PAGE_BYTES) * PAGE_BYTES);
-	}
+	for (uint64_t i = 0; i < TOUCHES; i++)
+		n += *(const uint64_t *)(heap + mix(i) % (HEAP_BYTES / PAGE_BYTES) * PAGE_BYTES);
 	return n;
-}
-
-static void sleep_ms(long ms)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000 }, NULL);
 }
 
 /* The rounds in which threads used much just after faults had come thick and fast. */
@@ -127,7 +121,7 @@ static int busy_rounds(const char *heap)
 		if (touch_at_random(heap) == 0)
 			errx(1, "the heap is not what was written");
 		look(&before);
-		sleep_ms(AFTERWARDS_MS);
+		usleep(AFTERWARDS_MS * 1000);
 		look(&after);
 		busy += between(&before, &after).cpu_ns > AFTERWARDS_MOST_NS;
 	}

@@ -4,6 +4,7 @@
  * userfaultfd and io_uring.
  */
 #include "disk.h"
+#include "thread.h"
 
 #include <jemalloc/jemalloc.h>
 #include <pthread.h>
@@ -572,19 +573,10 @@ static void a_fault_waits_for_its_own_read_only(void **state)
 	pool_end(pool);
 }
 
-static void stay_on_cpu(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set); /* with one CPU there is nothing to be tested */
-}
-
-/* Away from the thread whose faults keep a handler on duty. */
+/* Away from the thread whose faults keep a handler on duty. With one CPU there is nothing to be tested. */
 static void *touch_first_elsewhere(void *base)
 {
-	stay_on_cpu(1);
+	thread_pin(1);
 	return touch_first(base);
 }
 
@@ -604,7 +596,7 @@ static void a_read_ends_while_others_are_on_duty(void **state)
 
 	(void)state;
 	sched_getaffinity(0, sizeof(all), &all);
-	stay_on_cpu(0);
+	thread_pin(0);
 	for (int i = 0; i < ROUNDS; i++) {
 		pthread_t slow;
 		uint64_t start;
