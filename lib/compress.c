@@ -77,7 +77,8 @@ static int denser_pays(struct larder_memory *m, size_t index)
 {
 	unsigned pool = region_chunk(&m->region, index)->owner.pool;
 
-	return effort_for(m, index) == CODEC_FOR_RAM && age_room_pays(&m->age) && !pressure_has_room(m, pool);
+	return effort_for(m, index) == CODEC_FOR_RAM && age_room_pays(&m->age, m->store.disk != NULL) &&
+	       !pressure_has_room(m, pool);
 }
 
 static struct larder_object make_object(struct larder_memory *m, LZ4_stream_t *lz4, size_t index, const char *page,

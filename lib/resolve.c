@@ -165,7 +165,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	}
 	was = page_state(words[0]);
 	if (was == PAGE_STORED)
-		age_note(&m->age, index, n, words[0]);
+		age_note(&m->age, index, n, age_is_far(&m->age, words[0]));
 	restored = restore_pages(m, w, index, words, n, credit_of(m, words[0]));
 	if (restored) {
 		around_set(m, index + restored, restored, wanted > restored ? wanted - restored : 0);

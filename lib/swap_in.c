@@ -125,6 +125,7 @@ int swap_in_now(struct larder_memory *m, struct larder_restorer *w, size_t first
 	}
 	atomic_fetch_add_explicit(&tier->gets, n, memory_order_relaxed);
 	STATS_ADD(readahead, n - 1);
+	age_note(&m->age, first, n, 1);
 	restore_contents(m, w, first, words, n, w->bounce, no_errors, request->wanted, request->credit);
 	return 0;
 }
@@ -234,6 +235,7 @@ static void complete(struct larder_reader *r, struct read *read)
 	restore_contents(m, w, read->first, read->words, n, w->bounce, errors, read->request.wanted,
 			 read->request.credit);
 	w->written = 0;
+	age_note(&m->age, read->first, n, 1);
 	count_fault(read);
 	pressure_notice(m, region_chunk(&m->region, read->first)->owner.pool);
 	give_back_read(r, read);

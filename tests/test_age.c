@@ -76,7 +76,7 @@ static void come_back(struct larder_age *a, unsigned ticks, unsigned n)
 		uint64_t word = age_stamp(a, PAGES, TIER);
 
 		atomic_store(&a->now, age_now(a) + ticks);
-		age_note(a, i, 1, word);
+		age_note(a, i, 1, age_is_far(a, word));
 	}
 }
 
@@ -85,11 +85,11 @@ static void room_pays_where_pages_come_back_soon(void **state)
 	struct larder_age a = { 0 };
 
 	(void)state;
-	assert_true(age_room_pays(&a));
+	assert_true(age_room_pays(&a, 0));
 	come_back(&a, AGE_NEAR + 2, 100 * AGE_LOOK_EVERY * (1 << AGE_WEIGHT_SHIFT) / 10);
-	assert_false(age_room_pays(&a));
+	assert_false(age_room_pays(&a, 0));
 	come_back(&a, AGE_NEAR, AGE_LOOK_EVERY * (1 << AGE_WEIGHT_SHIFT));
-	assert_true(age_room_pays(&a));
+	assert_true(age_room_pays(&a, 0));
 }
 
 /* Pages that come together are looked at wherever they begin. */
@@ -101,8 +101,23 @@ static void runs_count_wherever_they_begin(void **state)
 	(void)state;
 	atomic_store(&a.now, AGE_NEAR + 1);
 	for (unsigned i = 0; i < 20 << AGE_WEIGHT_SHIFT; i++)
-		age_note(&a, 32 * (size_t)i + 5, 32, word);
-	assert_false(age_room_pays(&a));
+		age_note(&a, 32 * (size_t)i + 5, 32, age_is_far(&a, word));
+	assert_false(age_room_pays(&a, 0));
+}
+
+/* Pages from disk are far, and then fewer near ones are enough. */
+static void with_a_disk_fewer_need_to_be_near(void **state)
+{
+	struct larder_age a = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < 20 << AGE_WEIGHT_SHIFT; i++)
+		age_note(&a, i, 2, i % 16 != 0);
+	assert_false(age_room_pays(&a, 0));
+	assert_true(age_room_pays(&a, 1));
+	for (unsigned i = 0; i < 20 << AGE_WEIGHT_SHIFT; i++)
+		age_note(&a, i, 2, i % 64 != 0);
+	assert_false(age_room_pays(&a, 1));
 }
 
 int main(void)
@@ -114,6 +129,7 @@ int main(void)
 		cmocka_unit_test(ticks_are_not_too_short),
 		cmocka_unit_test(room_pays_where_pages_come_back_soon),
 		cmocka_unit_test(runs_count_wherever_they_begin),
+		cmocka_unit_test(with_a_disk_fewer_need_to_be_near),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

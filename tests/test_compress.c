@@ -348,7 +348,7 @@ static void where_pages_go_round_there_are_no_dictionaries(void **state)
 	word = age_stamp(&memory->age, 1 << 20, STORE_TIER_FIRST);
 	atomic_store(&memory->age.now, AGE_NEAR + 1);
 	for (unsigned i = 0; i < 10000; i++)
-		age_note(&memory->age, 32 * (size_t)i, 32, word);
+		age_note(&memory->age, 32 * (size_t)i, 32, age_is_far(&memory->age, word));
 	stage(0);
 	compress_ahead(memory);
 	assert_true(compress_object(memory, 0).size < PAGE);
