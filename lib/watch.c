@@ -23,8 +23,12 @@ enum { LOCATE_EVERY = 64, AWAY_MAX = 2 };
 /* Nobody wants a CPU that comes back so soon. So often it is looked then, before the handler sleeps. */
 enum { IDLE_YIELD_NS = 1000, IDLE_LOOKS_MAX = 100 };
 
-/* A look is late when it comes so long after the last. Then the handler does not attend for so many times as long. */
-enum { LATE_NS = 200000, LATE_FACTOR = 20 };
+/*
+ * A look that finds something is late when it comes so long after the last, which is less than a slice. Then the
+ * handler does not attend for so many times as long. But it may have found what came just now, after the program had
+ * the CPU all the while: so it is for AWAY_NS at most, unless it was late soon after it had been away.
+ */
+enum { LATE_NS = 1000000, LATE_FACTOR = 20, AWAY_NS = 20000000 };
 
 static struct {
 	struct watcher *watchers[WATCH_MAX];
@@ -211,11 +215,15 @@ void watch_hurry(struct watcher *w)
 	w->attends = 0;
 }
 
-/* Somebody else needs the CPU. */
+/* Somebody else may need the CPU. */
 static void give_way(struct watcher *w, uint64_t now)
 {
+	int again = w->looked_ns < w->not_before_ns + w->away_ns;
+	uint64_t away_ns = LATE_FACTOR * (now - w->looked_ns);
+
 	watch_hurry(w);
-	w->not_before_ns = now + LATE_FACTOR * (now - w->looked_ns);
+	w->away_ns = again || away_ns < AWAY_NS ? away_ns : AWAY_NS;
+	w->not_before_ns = now + w->away_ns;
 }
 
 static long read_now(struct watcher *w, struct uffd_msg *message)
@@ -234,13 +242,13 @@ static long attend(struct watcher *w, struct uffd_msg *message)
 		uint64_t now = sys_now_ns();
 		long n = read_now(w, message);
 
-		if (now - w->looked_ns > LATE_NS) {
-			give_way(w, now);
+		if (n != -EAGAIN || has_read(w)) {
+			if (now - w->looked_ns > LATE_NS)
+				give_way(w, now);
+			w->looked_ns = now;
 			return n;
 		}
 		w->looked_ns = now;
-		if (n != -EAGAIN || has_read(w))
-			return n;
 		sys_yield();
 		idle = sys_now_ns() - now < IDLE_YIELD_NS ? idle + 1 : 0;
 	}

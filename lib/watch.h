@@ -11,9 +11,9 @@
  * the program faults, without being woken. Its policy is SCHED_IDLE meanwhile, for two reasons: the program's threads
  * never wait for it; and the scheduler, which likes to wake a thread on an idle CPU, leaves the program where it is,
  * because a CPU where only such threads run counts as idle. A third thread that keeps the CPU busy holds such a handler
- * up for a slice, some milliseconds. So when a look at the userfaultfd comes late, the handler goes back to its own
- * policy and sleeps, on duty, for some time. Who may not leave SCHED_IDLE again (it takes CAP_SYS_NICE or RLIMIT_NICE)
- * never attends.
+ * up for a slice, some milliseconds. So when a look comes late and finds something that may have waited, the handler
+ * goes back to its own policy and sleeps, on duty, for some time. Who may not leave SCHED_IDLE again (it takes
+ * CAP_SYS_NICE or RLIMIT_NICE) never attends.
  *
  * With a disk, a handler waits for what it reads in the same way, beside messages.
  *
@@ -41,6 +41,7 @@ struct watcher {
 	unsigned served;	  /* messages read */
 	uint64_t looked_ns;	  /* when it last looked for a message, while it attends */
 	uint64_t not_before_ns;	  /* it does not attend before */
+	uint64_t away_ns;	  /* since when it had stayed away for so long */
 	int rests;		  /* nor before the next message */
 };
 

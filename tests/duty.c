@@ -1,0 +1,121 @@
+/*
+ * A handler that attends (lib/watch.h) goes on doing so after the program has run for long without a fault: it looks
+ * late then, but nobody has waited for it. Run under larder run with a limit well below HEAP_BYTES.
+ *
+ * That a handler attends is seen by its policy. Somebody else may be busy on the CPU, so some rounds of all are enough;
+ * a handler that stays away for long is not back before the last.
+ */
+#include "mix.h"
+
+#include <dirent.h>
+#include <err.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { HEAP_BYTES = 64 << 20, PAGE_BYTES = 4096, PAGES = HEAP_BYTES / PAGE_BYTES };
+
+enum { ROUNDS = 8, ENOUGH = 5, RUN_MS = 300, TOUCH_MS = 100, TOUCHES_BETWEEN_LOOKS = 64, HANDLERS_MAX = 64 };
+
+static int handlers[HANDLERS_MAX], nhandlers;
+
+static int is_handler(const char *tid)
+{
+	char path[64], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%.20s/comm", tid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	if (!fgets(name, sizeof(name), f))
+		name[0] = 0;
+	fclose(f);
+	return strcmp(name, "larder-fault\n") == 0;
+}
+
+static void find_handlers(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+
+	if (!d)
+		err(2, "/proc/self/task");
+	while ((e = readdir(d)) && nhandlers < HANDLERS_MAX)
+		if (is_handler(e->d_name))
+			handlers[nhandlers++] = atoi(e->d_name);
+	closedir(d);
+}
+
+static int attending(void)
+{
+	int n = 0;
+
+	for (int i = 0; i < nhandlers; i++)
+		n += sched_getscheduler(handlers[i]) == SCHED_IDLE;
+	return n;
+}
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* Returns whether a handler attended in the last half of the time. */
+static int touch(const char *heap, int ms)
+{
+	static uint64_t next;
+	double start = now_ms(), now;
+	uint64_t n = 0;
+	int seen = 0;
+
+	while ((now = now_ms()) < start + ms) {
+		for (int i = 0; i < TOUCHES_BETWEEN_LOOKS; i++)
+			n += *(const volatile uint64_t *)(heap + mix(next++) % PAGES * PAGE_BYTES);
+		if (now > start + ms / 2.)
+			seen |= attending();
+	}
+	if (n == 0)
+		errx(1, "the heap is not what was written");
+	return seen;
+}
+
+static void run(int ms)
+{
+	double end = now_ms() + ms;
+
+	while (now_ms() < end)
+		;
+}
+
+int main(void)
+{
+	char *heap = malloc(HEAP_BYTES);
+	cpu_set_t here;
+	int before = 0, again = 0;
+
+	if (!heap)
+		err(2, "no memory");
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	sched_setaffinity(0, sizeof(here), &here);
+	find_handlers();
+	for (size_t at = 0; at < HEAP_BYTES; at += sizeof(uint64_t))
+		*(uint64_t *)(heap + at) = at / 64 + 1;
+	for (int i = 0; i < ROUNDS; i++) {
+		before |= touch(heap, TOUCH_MS);
+		run(RUN_MS);
+		again += touch(heap, TOUCH_MS);
+	}
+	printf("%d handlers; attending before: %d, and after %d ms without a fault %d times of %d\n", nhandlers,
+	       !!before, RUN_MS, again, ROUNDS);
+	if (!before)
+		errx(1, "no handler ever attended, so this says nothing");
+	return again < ENOUGH;
+}
