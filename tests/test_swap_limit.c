@@ -85,7 +85,7 @@ static void what_goes_round_on_disk_is_compressed_for_speed(void **state)
 	print_message("%lu reads (%lx)\n", (unsigned long)(now().disk.reads - reads), (unsigned long)sum);
 	assert_true(now().disk.reads > reads);
 	assert_false(age_room_pays(age, 1));
-	free(round);
+	dallocx(round, 0);
 }
 
 int main(void)
