@@ -129,9 +129,11 @@ int main(void)
 	}
 	printf("%d handlers; attending before: %d, and after %d ms without a fault %d times of %d\n", nhandlers,
 	       !!before, RUN_MS, again, ROUNDS);
+	if (disturbed > ROUNDS - ENOUGH) {
+		printf("others had the CPU in %d rounds, so this says nothing\n", disturbed);
+		return 0;
+	}
 	if (!before)
 		errx(1, "no handler ever attended, so this says nothing");
-	if (disturbed > ROUNDS - ENOUGH)
-		printf("others had the CPU in %d rounds, so this says nothing\n", disturbed);
-	return again < ENOUGH && disturbed <= ROUNDS - ENOUGH;
+	return again < ENOUGH;
 }
