@@ -50,9 +50,7 @@ void watch_join(struct watcher *w, int uffd, struct larder_reader *reader, int c
 {
 	uint32_t n;
 
-	*w = (struct watcher){
-		.uffd = uffd, .reader = reader, .done_fd = reader ? swap_in_done_fd(reader) : -1, .cpu = cpu
-	};
+	*w = (struct watcher){ .uffd = uffd, .reader = reader, .cpu = cpu };
 	if (cpu == WATCH_NO_CPU)
 		return;
 	w->may_attend = idle_may_return();
@@ -241,14 +239,13 @@ static long attend(struct watcher *w, struct uffd_msg *message)
 	for (unsigned idle = 0; idle <= IDLE_LOOKS_MAX;) {
 		uint64_t now = sys_now_ns();
 		long n = read_now(w, message);
+		int found = n != -EAGAIN || has_read(w);
 
-		if (n != -EAGAIN || has_read(w)) {
-			if (now - w->looked_ns > LATE_NS)
-				give_way(w, now);
-			w->looked_ns = now;
-			return n;
-		}
+		if (found && now - w->looked_ns > LATE_NS)
+			give_way(w, now);
 		w->looked_ns = now;
+		if (found)
+			return n;
 		sys_yield();
 		idle = sys_now_ns() - now < IDLE_YIELD_NS ? idle + 1 : 0;
 	}
@@ -272,16 +269,17 @@ static int begin_attending(struct watcher *w, uint64_t now)
  * Returns as poll(2). */
 static long sleep_until_called(const struct watcher *w, int uffd, int bell, int64_t timeout_ns)
 {
+	int done = w->reader ? swap_in_done_fd(w->reader) : -1;
 	struct pollfd fds[] = {
 		{ .fd = uffd, .events = POLLIN },
 		{ .fd = bell, .events = POLLIN },
-		{ .fd = w->done_fd, .events = POLLIN },
+		{ .fd = done, .events = POLLIN },
 	};
 	uint64_t times;
 	long n = sys_poll(fds, sizeof(fds) / sizeof(*fds), timeout_ns);
 
 	if (n > 0 && fds[2].revents)
-		sys_read(w->done_fd, &times, sizeof(times));
+		sys_read(done, &times, sizeof(times));
 	return n;
 }
 

@@ -32,7 +32,6 @@ enum { WATCH_MAX = 8, WATCH_NO_CPU = SWAP_IN_NO_CPU };
 struct watcher {
 	int uffd, cpu;
 	struct larder_reader *reader; /* what it reads with; NULL: there is no disk */
-	int done_fd;		      /* the reader's, or -1 */
 	int may_attend;
 	_Atomic uint32_t on_duty; /* set by anybody, cleared by itself */
 	int attends;		  /* its policy is SCHED_IDLE */
@@ -41,7 +40,7 @@ struct watcher {
 	unsigned served;	  /* messages read */
 	uint64_t looked_ns;	  /* when it last looked for a message, while it attends */
 	uint64_t not_before_ns;	  /* it does not attend before */
-	uint64_t away_ns;	  /* since when it had stayed away for so long */
+	uint64_t away_ns;	  /* for how long it had stayed away then */
 	int rests;		  /* nor before the next message */
 };
 

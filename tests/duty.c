@@ -19,6 +19,7 @@
 
 enum { HEAP_BYTES = 64 << 20, PAGE_BYTES = 4096, PAGES = HEAP_BYTES / PAGE_BYTES };
 
+/* DISTURBED: the CPU was taken away so often in RUN_MS, a third of what somebody else who never sleeps would do. */
 enum {
 	ROUNDS = 8,
 	ENOUGH = 5,
