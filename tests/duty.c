@@ -5,19 +5,17 @@
  * That a handler attends is seen by its policy. Somebody else may be busy on the CPU, so some rounds of all are enough;
  * a handler that stays away for long is not back before the last.
  */
-#include "mix.h"
+#include "content.h"
 
 #include <dirent.h>
 #include <err.h>
 #include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
-enum { HEAP_BYTES = 64 << 20, PAGE_BYTES = 4096, PAGES = HEAP_BYTES / PAGE_BYTES };
+enum { HEAP_BYTES = 64 * MIB, PAGES = HEAP_BYTES / PAGE };
+
+#define MS ((uint64_t)1000000)
 
 /* DISTURBED: the CPU was taken away so often in RUN_MS, a third of what somebody else who never sleeps would do. */
 enum {
@@ -69,26 +67,17 @@ static int attending(void)
 	return n;
 }
 
-static double now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
 /* Returns whether a handler attended in the last half of the time. */
-static int touch(const char *heap, int ms)
+static int touch(const char *heap, unsigned ms)
 {
 	static uint64_t next;
-	double start = now_ms(), now;
-	uint64_t n = 0;
+	uint64_t start = now_ns(), now, n = 0;
 	int seen = 0;
 
-	while ((now = now_ms()) < start + ms) {
+	while ((now = now_ns()) < start + ms * MS) {
 		for (int i = 0; i < TOUCHES_BETWEEN_LOOKS; i++)
-			n += *(const volatile uint64_t *)(heap + mix(next++) % PAGES * PAGE_BYTES);
-		if (now > start + ms / 2.)
+			n += *(const volatile uint64_t *)(heap + mix(next++) % PAGES * PAGE);
+		if (now > start + ms * MS / 2)
 			seen |= attending();
 	}
 	if (n == 0)
@@ -97,13 +86,13 @@ static int touch(const char *heap, int ms)
 }
 
 /* Returns whether others wanted the CPU, too. */
-static int run(int ms)
+static int run(unsigned ms)
 {
-	double end = now_ms() + ms;
+	uint64_t end = now_ns() + ms * MS;
 	struct rusage before, after;
 
 	getrusage(RUSAGE_THREAD, &before);
-	while (now_ms() < end)
+	while (now_ns() < end)
 		;
 	getrusage(RUSAGE_THREAD, &after);
 	return after.ru_nivcsw - before.ru_nivcsw > DISTURBED;
