@@ -67,6 +67,9 @@ int sigreturn_install(int signal, void (*handler)(int, siginfo_t *, void *), int
 
 _Static_assert(offsetof(ucontext_t, uc_mcontext.gregs) + REG_RSP * sizeof(greg_t) == 160, "as in resume()");
 _Static_assert(offsetof(ucontext_t, uc_mcontext.fpregs) == 224, "as in resume()");
+_Static_assert(sizeof(struct _fpstate) - sizeof(struct _fpx_sw_bytes) + offsetof(struct _fpx_sw_bytes, xstate_bv) ==
+		       472,
+	       "as in resume()");
 
 static int has_shadow_stack(void)
 {
@@ -95,15 +98,17 @@ static int is_on_interrupted_stack(const ucontext_t *uc)
 }
 
 /*
- * The vector registers, whose place is free then. The last that are needed go there, right below the red zone: where to
- * go on, flags, RDI, RCX. Then the others, and the stack pointer to where these four are: whatever signal comes from
- * now on uses the stack below. Their number and the red zone are what is popped to have the stack pointer as it was.
+ * The vector registers, those that the frame says it has: there need not be any memory where others would lie (a thread
+ * that may not use AMX has no place for its tiles, and XRSTOR reads what it is asked for). Their place is free then.
+ * The last that are needed go there, right below the red zone: where to go on, flags, RDI, RCX. Then the others, and
+ * the stack pointer to where these four are: whatever signal comes from now on uses the stack below. Their number and
+ * the red zone are what is popped to have the stack pointer as it was.
  */
 __attribute__((naked, noreturn)) static void resume(ucontext_t *uc __attribute__((unused)))
 {
 	__asm__("mov 224(%rdi), %rcx\n\t"
-		"mov $-1, %eax\n\t"
-		"mov $-1, %edx\n\t"
+		"mov 472(%rcx), %eax\n\t"
+		"mov 476(%rcx), %edx\n\t"
 		"xrstor64 (%rcx)\n\t"
 		"mov 160(%rdi), %rcx\n\t"
 		"mov 168(%rdi), %rax\n\t"

@@ -7,6 +7,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,6 +226,34 @@ static void a_frame_on_another_stack_is_left_to_the_kernel(void **state)
 	assert_int_equal(sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL), 0);
 }
 
+static void *fault_at_the_end(void *unused)
+{
+	for (int i = 0; i < 100; i++)
+		fault(0);
+	return unused;
+}
+
+/* The frame's end is some hundred bytes below the stack's; a component that it lacks would lie beyond. */
+static void what_lies_above_the_stack_is_not_touched(void **state)
+{
+	enum { STACK_BYTES = 1 << 18 };
+	char *map = mmap(NULL, STACK_BYTES + AREA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	(void)state;
+	assert_ptr_not_equal(map, MAP_FAILED);
+	assert_int_equal(mprotect(map, STACK_BYTES, PROT_READ | PROT_WRITE), 0);
+	handle(0);
+	pthread_attr_init(&attr);
+	assert_int_equal(pthread_attr_setstack(&attr, map, STACK_BYTES), 0);
+	assert_int_equal(pthread_create(&thread, &attr, fault_at_the_end, NULL), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(came_back, 0);
+	pthread_attr_destroy(&attr);
+	munmap(map, STACK_BYTES + AREA_BYTES);
+}
+
 static uint64_t mask(void)
 {
 	sigset_t set;
@@ -352,6 +381,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_register_is_as_it_was),
 		cmocka_unit_test(a_frame_on_another_stack_is_left_to_the_kernel),
+		cmocka_unit_test(what_lies_above_the_stack_is_not_touched),
 		cmocka_unit_test(the_mask_is_as_it_was),
 		cmocka_unit_test(ours_called_by_another_handler_returns_to_it),
 		cmocka_unit_test(what_was_installed_before_is_told),
