@@ -42,6 +42,8 @@ enum contender_kind {
 struct contender {
 	const char *name, *what;
 	enum contender_kind kind;
+	int has_two_buffers; /* the pages, and as much again for what becomes of them; both in RAM, whatever the limit
+			      */
 	/* Start, and return the buffer of s->bytes. */
 	char *(*open)(const struct contender_setup *s);
 	/* Take everything in the buffer out; returns when its RAM is free, and until when the call took, in seconds. */

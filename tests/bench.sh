@@ -77,6 +77,7 @@ for limit in 5 8M 0% 101% 1.5G -1M; do
 done
 refuses "is less than 16 MiB" fault --pages 4096 --limit 50%
 refuses "nobody called 'me'" fault --contenders me
+refuses "LZ4 needs twice the memory of --pages, 524288 MiB" fault --pages 4096,67108864 --contenders LZ4
 refuses "--runs must be a number" reclaim --runs 0
 refuses "unrecognized option '--threads'" reclaim --threads 2
 refuses "unexpected argument 'x'" reclaim x
