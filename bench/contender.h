@@ -42,8 +42,8 @@ enum contender_kind {
 struct contender {
 	const char *name, *what;
 	enum contender_kind kind;
-	int has_two_buffers; /* the pages, and as much again for what becomes of them; both in RAM, whatever the limit
-			      */
+	/* Keeps the pages and as much again for what becomes of them, all in RAM, whatever the limit. */
+	int has_two_buffers;
 	/* Start, and return the buffer of s->bytes. */
 	char *(*open)(const struct contender_setup *s);
 	/* Take everything in the buffer out; returns when its RAM is free, and until when the call took, in seconds. */

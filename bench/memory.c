@@ -15,13 +15,13 @@ enum { TELL_EVERY = 1024 };
 
 /* ---- who takes part ---- */
 
-/* Before the first turn: later the kernel would kill somebody. */
+/* For all pages twice. Before the first turn: later the kernel would kill somebody. */
 static void check_room(const struct contender *c, const struct options *o)
 {
 	uint64_t need = 2 * options_most_pages(o) * CONTENDER_PAGE_BYTES;
 	uint64_t available = sysfile_kib_field("/proc/meminfo", "MemAvailable");
 
-	if (c->has_two_buffers && need > available)
+	if (need > available)
 		errx(2,
 		     "%s needs twice the memory of --pages, %llu MiB, and %llu MiB are available: leave it out (--contenders)",
 		     c->name, (unsigned long long)(need / MIB), (unsigned long long)(available / MIB));
@@ -32,7 +32,8 @@ static void add(struct memory_entrants *e, struct table *t, const struct options
 {
 	if (!options_want(o, name))
 		return;
-	check_room(c, o);
+	if (c->has_two_buffers)
+		check_room(c, o);
 	e->contenders[table_add_column(t, name, what, c->kind == CONTENDER_BOUND)] = c;
 }
 
