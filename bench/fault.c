@@ -54,6 +54,7 @@ static void take_out(void *arg)
 		f->memory.contender->out();
 		memory_settle(&f->memory);
 		memory_check_out(&f->memory);
+		memory_take_from_host((uint64_t)touch_count() * CONTENDER_PAGE_BYTES);
 	}
 	f->cpu_seconds = turn_cpu_seconds(f->turn, 0);
 }

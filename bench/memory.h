@@ -44,6 +44,9 @@ void memory_look(struct turn *t);
 /* With --settle: wait until Larder has made what it holds as small as it becomes by itself. */
 void memory_settle(const struct memory *m);
 
+/* See that free memory, from which so many bytes are about to be touched, is the machine's: no host has to find it. */
+void memory_take_from_host(uint64_t bytes);
+
 /* Exits with 2 unless at least 99 % of the buffer's pages are out of RAM. */
 void memory_check_out(const struct memory *m);
 
