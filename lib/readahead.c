@@ -25,15 +25,17 @@ static size_t twice(size_t window)
 	return 2 * window < READAHEAD_MAX_PAGES ? 2 * window : READAHEAD_MAX_PAGES;
 }
 
-/* How much to read behind a fault: nothing, unless it comes where one was expected. */
-static size_t window_behind(struct larder_memory *m, size_t index)
+/* How much to read behind a fault, and whether it goes on in order. The first that does reads nothing yet. */
+static size_t window_behind(struct larder_memory *m, size_t index, int *in_order)
 {
 	const struct larder_chunk *before = region_chunk(&m->region, index ? index - 1 : 0);
 	uint32_t gap = (uint32_t)index - atomic_load_explicit(&before->around_next, memory_order_relaxed);
+	int sequential = (int)atomic_load_explicit(&region_chunk(&m->region, index)->sequential, memory_order_relaxed);
 
-	if (atomic_load_explicit(&region_chunk(&m->region, index)->sequential, memory_order_relaxed))
+	*in_order = sequential || gap <= GAP_MAX;
+	if (sequential)
 		return READAHEAD_MAX_PAGES;
-	return gap > GAP_MAX ? 0 : twice(atomic_load_explicit(&before->around_window, memory_order_relaxed));
+	return *in_order ? twice(atomic_load_explicit(&before->around_window, memory_order_relaxed)) : 0;
 }
 
 /* Own a page if it is on disk. */
@@ -132,7 +134,8 @@ enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_rest
 	const struct swap_in_request request = {
 		.since_ns = sys_now_ns(), .wanted = index, .credit = CREDIT_STORED, .written = written
 	};
-	size_t window = window_behind(m, index), end;
+	int in_order;
+	size_t window = window_behind(m, index, &in_order), end;
 	struct cluster c;
 
 	if (!acquire_cluster(m, w, index, &c))
@@ -141,7 +144,7 @@ enum resolve_outcome readahead_fault(struct larder_memory *m, struct larder_rest
 	end = c.first + c.pages;
 	if (window)
 		window = read_ahead(m, w, end, window);
-	expect(m, end + window, end + window - index);
+	expect(m, end + window, in_order ? end + window - index : 0);
 	return read_cluster(m, w, &c, &request);
 }
 

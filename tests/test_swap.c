@@ -723,8 +723,9 @@ static void reads_do_not_wait_for_writes(void **state)
 
 /* ---- reading ahead ---- */
 
-/* Touch every `stride`-th page and say how many pages were read that nobody had asked for, and what was read. */
-static uint64_t read_ahead(size_t stride, uint64_t *read_bytes)
+/* Touch `run` pages in order, every `stride` pages, and say how many pages were read that nobody had asked for, and
+ * what was read. */
+static uint64_t read_ahead(size_t run, size_t stride, uint64_t *read_bytes)
 {
 	larder_pool *pool = disk_pool(LARDER_FAULT_HANDLERS);
 	char *base = filled(pool, PAGES);
@@ -733,7 +734,7 @@ static uint64_t read_ahead(size_t stride, uint64_t *read_bytes)
 	all_out(pool, base, PAGES);
 	before = all_stats();
 	for (size_t i = 0; i < PAGES; i++)
-		assert_true(is_right(base, i * stride % PAGES, 0));
+		assert_true(is_right(base, (i / run * stride + i % run) % PAGES, 0));
 	after = all_stats();
 	pool_end(pool);
 	*read_bytes = after.disk.read_bytes - before.disk.read_bytes;
@@ -744,17 +745,20 @@ static uint64_t read_ahead(size_t stride, uint64_t *read_bytes)
  * blocks that are wanted. */
 static void what_is_read_ahead_is_what_was_used_before(void **state)
 {
-	uint64_t in_order, scattered, in_order_bytes, scattered_bytes;
+	uint64_t in_order, scattered, pairs, in_order_bytes, scattered_bytes, pairs_bytes;
 
 	(void)state;
-	in_order = read_ahead(1, &in_order_bytes);
-	scattered = read_ahead(37, &scattered_bytes);
-	print_message("  of %d pages: in order %lu read ahead, %lu KiB; scattered %lu, %lu KiB\n", PAGES, in_order,
-		      in_order_bytes >> 10, scattered, scattered_bytes >> 10);
+	in_order = read_ahead(1, 1, &in_order_bytes);
+	scattered = read_ahead(1, 37, &scattered_bytes);
+	pairs = read_ahead(2, 37, &pairs_bytes);
+	print_message("  of %d pages: in order %lu read ahead, %lu KiB; scattered %lu, %lu KiB; pairs %lu, %lu KiB\n",
+		      PAGES, in_order, in_order_bytes >> 10, scattered, scattered_bytes >> 10, pairs,
+		      pairs_bytes >> 10);
 	assert_true(in_order > PAGES / 2);
 	assert_true(in_order_bytes < PAGES * PAGE);
 	assert_true(scattered < PAGES * 3 / 4); /* neighbours that lie in the same blocks */
 	assert_true(scattered_bytes < 2 * PAGES * PAGE);
+	assert_true(pairs < scattered * 7 / 8); /* nothing behind two in order, of which one is the other's neighbour */
 }
 
 /* ---- more than fits ---- */
