@@ -527,8 +527,9 @@ static void expect_idle(struct script *script, enum system_level want)
 	costs(&cpu_ns, &sleeps);
 	wait_for(script, want);
 	costs(&cpu_after_ns, &sleeps_after);
-	/* Making and joining the other thread is part of it. */
-	if (cpu_after_ns - cpu_ns > 5 * MS || sleeps_after - sleeps > 10)
+	/* Making and joining the other thread is part of it: milliseconds under ThreadSanitizer. Who looks all the time
+	 * takes hundreds. */
+	if (cpu_after_ns - cpu_ns > 50 * MS || sleeps_after - sleeps > 10)
 		fail_msg("%lu us of CPU, %ld sleeps", (cpu_after_ns - cpu_ns) / 1000, sleeps_after - sleeps);
 }
 
