@@ -113,9 +113,8 @@ void memory_settle(const struct memory *m)
 /*
  * The host of a virtual machine takes back what is free there within seconds (free page reporting, a balloon). The
  * first touch is then a fault of the host's, 20 us and more of CPU time: the contender's, if it has waited before, as
- * with
- * --settle, and not if it has not. The kernel hands out which free pages it likes, so twice as many are touched, and
- * more: with as many a tenth of the faults still were the host's.
+ * with --settle, and not if it has not. The kernel hands out which free pages it likes, so twice as many are touched,
+ * and more: with as many, several in a hundred touches still were the host's.
  */
 void memory_take_from_host(uint64_t bytes)
 {
@@ -125,10 +124,7 @@ void memory_take_from_host(uint64_t bytes)
 
 	if (length > most)
 		length = most;
-	at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (at == MAP_FAILED)
-		err(1, "mmap of %llu bytes", (unsigned long long)length);
-	madvise(at, length, MADV_NOHUGEPAGE);
+	at = contender_map(length);
 	for (uint64_t i = 0; i < length; i += CONTENDER_PAGE_BYTES)
 		at[i] = 1;
 	munmap(at, length);
