@@ -8,8 +8,9 @@
 
 #include "stats.h"
 
-/* So long the reclaim thread waits for a fault. */
-#define WAIT_NS 100000u
+/* So long the reclaim thread waits for a fault; and so long handlers with a disk leave it to one that reads. */
+#define WAIT_NS	    1000000u
+#define PATIENCE_NS 500000u
 
 /* A handler moves so many pages between two looks at the clock, and looks at so many entries of the page table. */
 enum { SLICE_PAGES = 8, SLICE_LOOK_AT = 2048 };
@@ -45,6 +46,11 @@ static int sweep_slice(struct larder_memory *m, struct evict_sweep *s)
 	return slice.staged > 0 && s->staged < s->want && !slice.is_stuck;
 }
 
+int direct_is_overdue(const struct larder_memory *m)
+{
+	return sys_now_ns() - atomic_load_explicit(&m->direct.asked_ns, memory_order_relaxed) >= PATIENCE_NS;
+}
+
 void direct_help(struct larder_memory *m)
 {
 	struct larder_direct *d = &m->direct;
@@ -68,6 +74,7 @@ static int ask(struct larder_direct *d, struct evict_sweep *s)
 	uint64_t start = sys_now_ns();
 
 	d->sweep = s;
+	atomic_store_explicit(&d->asked_ns, start, memory_order_relaxed);
 	atomic_store(&d->state, DIRECT_WANTED);
 	for (;;) {
 		uint32_t seen = event_count(&d->done), wanted = DIRECT_WANTED;

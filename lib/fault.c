@@ -67,6 +67,12 @@ static int try_serve(struct handler *h, size_t index, int written)
 	}
 }
 
+static void sweep(struct handler *h)
+{
+	watch_hurry(&h->watcher);
+	direct_help(h->memory);
+}
+
 static void serve(struct handler *h, const struct uffd_msg *msg)
 {
 	struct larder_memory *m = h->memory;
@@ -84,10 +90,8 @@ static void serve(struct handler *h, const struct uffd_msg *msg)
 		return;
 	index = region_index(&m->region, addr);
 	STATS_ADD(faults, 1);
-	if (direct_is_wanted(m)) {
-		watch_hurry(&h->watcher);
-		direct_help(m);
-	}
+	if (direct_is_wanted(m) && (!h->restorer->reader || direct_is_overdue(m)))
+		sweep(h);
 	restorer_begin_fault(h->restorer);
 	while (!try_serve(h, index, written))
 		;
@@ -119,6 +123,8 @@ static long next_message(struct handler *h)
 
 	if (reader && swap_in_go_on(reader))
 		return -EAGAIN;
+	if (reader && swap_in_is_busy(reader) && direct_is_wanted(h->memory))
+		sweep(h);
 	if (!h->watcher.attends)
 		restorer_flush(h->restorer, h->memory);
 	return watch_read(&h->watcher, &h->message);

@@ -39,8 +39,9 @@ struct larder_direct {
 	struct larder_event done;  /* posted by the handler */
 	struct evict_sweep *sweep; /* on the reclaim thread's stack */
 	uint64_t took_ns;
-	uint64_t not_before_ns; /* the reclaim thread's: nobody is asked before */
-	unsigned dear;		/* the reclaim thread's: so many in a row were */
+	_Atomic uint64_t asked_ns; /* when it was WANTED last; the reclaim thread's to write */
+	uint64_t not_before_ns;	   /* the reclaim thread's: nobody is asked before */
+	unsigned dear;		   /* the reclaim thread's: so many in a row were */
 };
 
 struct larder_memory {

@@ -97,7 +97,7 @@ void thread_inherit(void)
 
 int thread_keep_off(int tid, const int *cpus, unsigned n)
 {
-	unsigned long mask[THREAD_CPUS_MAX / 64];
+	unsigned long mask[THREAD_CPUS_MAX / 64], left = 0;
 	long err;
 
 	for (unsigned i = 0; i < THREAD_CPUS_MAX / 64; i++)
@@ -105,6 +105,10 @@ int thread_keep_off(int tid, const int *cpus, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		if (cpus[i] >= 0 && cpus[i] < THREAD_CPUS_MAX)
 			mask[cpus[i] / 64] &= ~((unsigned long)1 << cpus[i] % 64);
+	for (unsigned i = 0; i < THREAD_CPUS_MAX / 64; i++)
+		left |= mask[i];
+	if (!left)
+		return -EINVAL;
 	err = sys_call3(SYS_sched_setaffinity, tid, sizeof(mask), (long)mask);
 	return err < 0 ? (int)err : 0;
 }

@@ -2,6 +2,8 @@
  * Pages that handlers move out before they serve a fault (direct.h): they do, nothing is lost by it, and what cannot be
  * moved at once - pinned for DMA, or behind a lock that a program thread has - neither holds a handler up nor keeps
  * reclaim from going on. Needs userfaultfd.
+ *
+ *   test_direct [--swap]        with a disk: handlers do it while they read
  */
 #include "mix.h"
 
@@ -14,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,9 +28,11 @@ enum { WATCHDOG_SECONDS = 120 };
 static uint64_t *pages;
 static uint64_t generation[PAGES];
 
+static int swaps;
+
 static int start(void **state)
 {
-	static const struct larder_options options = { .limit_bytes = LIMIT_BYTES };
+	const struct larder_options options = { .limit_bytes = LIMIT_BYTES, .swap_dir = swaps ? swap_dir() : NULL };
 	int err = start_process((struct process_setup){ .options = &options });
 
 	(void)state;
@@ -90,6 +95,7 @@ static void handlers_move_pages_out_and_none_is_lost(void **state)
 		      after.staged_by_handlers - before.staged_by_handlers);
 	assert_true(after.faults > before.faults + TOUCHES / 4);
 	assert_true(after.staged_by_handlers > before.staged_by_handlers + 1000);
+	assert_int_equal(swaps, after.disk.reads > before.disk.reads + 1000);
 	for (size_t page = 0; page < PAGES; page++)
 		verify(page);
 }
@@ -140,7 +146,7 @@ static void program_threads_that_hold_locks_hold_up_nobody(void **state)
 		pthread_join(threads[i], NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(handlers_move_pages_out_and_none_is_lost),
@@ -148,5 +154,6 @@ int main(void)
 		cmocka_unit_test(program_threads_that_hold_locks_hold_up_nobody),
 	};
 
-	return cmocka_run_group_tests_name("direct", tests, start, check_table);
+	swaps = argc > 1 && !strcmp(argv[1], "--swap");
+	return cmocka_run_group_tests_name(swaps ? "direct, with a disk" : "direct", tests, start, check_table);
 }
