@@ -18,6 +18,11 @@ void lru_open(struct lru *l, uint32_t n)
 	*l = (struct lru){ .links = p, .newest = LRU_NONE, .oldest = LRU_NONE };
 }
 
+void lru_close(struct lru *l, uint32_t n)
+{
+	munmap(l->links, lru_bytes(n));
+}
+
 void lru_add(struct lru *l, uint32_t thing)
 {
 	l->links[thing] = (struct lru_link){ .newer = LRU_NONE, .older = l->newest };

@@ -21,6 +21,8 @@ struct lru {
 /* Empty, for things 0 .. n-1. Exits with 2 when there is no memory. */
 void lru_open(struct lru *l, uint32_t n);
 
+void lru_close(struct lru *l, uint32_t n);
+
 /* A thing that is not in the list becomes the newest. */
 void lru_add(struct lru *l, uint32_t thing);
 
