@@ -5,10 +5,10 @@
  * reclaim thread, on another CPU than the program, that takes an interrupt for every page or two; in a virtual machine,
  * where it is an exit on both sides, 13 us instead of 1. So the reclaim thread asks for it: the handler that is given
  * the next fault sweeps first, while the thread that faulted sleeps anyway and the reclaim thread sleeps, too. (The
- * kernel's direct reclaim, by the thread that wants the memory, has the same advantage.) With a disk
- * the handlers leave it, for some time, to the next that reads: the thread that faulted waits for the disk then, not
- * for the sweep. When nobody faults, or when it is no cheaper there, since other threads of the process run elsewhere,
- * the reclaim thread sweeps itself, and does not ask again for some time.
+ * kernel's direct reclaim, by the thread that wants the memory, has the same advantage.) With a disk handlers leave it,
+ * for some time, to one that reads: the thread that faulted waits for the disk then, not for the sweep. When nobody
+ * faults, or when it is no cheaper there, since other threads of the process run elsewhere, the reclaim thread sweeps
+ * itself, and does not ask again for some time.
  *
  * A handler must not wait for anything: what cannot be moved at once is left to the reclaim thread.
  */

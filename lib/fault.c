@@ -67,6 +67,7 @@ static int try_serve(struct handler *h, size_t index, int written)
 	}
 }
 
+/* See direct.h. */
 static void sweep(struct handler *h)
 {
 	watch_hurry(&h->watcher);
