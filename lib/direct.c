@@ -8,9 +8,11 @@
 
 #include "stats.h"
 
-/* So long the reclaim thread waits for a fault; and so long handlers with a disk leave it to one that reads. */
-#define WAIT_NS	    1000000u
-#define PATIENCE_NS 500000u
+/* So long the reclaim thread waits for a fault. With a disk it waits longer, and for the first half of it handlers
+ * leave it to one that reads. */
+#define WAIT_NS		  100000u
+#define WAIT_WITH_DISK_NS 1000000u
+#define PATIENCE_NS	  (WAIT_WITH_DISK_NS / 2)
 
 /* A handler moves so many pages between two looks at the clock, and looks at so many entries of the page table. */
 enum { SLICE_PAGES = 8, SLICE_LOOK_AT = 2048 };
@@ -69,9 +71,10 @@ void direct_help(struct larder_memory *m)
 }
 
 /* Returns 0 when nobody came. */
-static int ask(struct larder_direct *d, struct evict_sweep *s)
+static int ask(struct larder_memory *m, struct evict_sweep *s)
 {
-	uint64_t start = sys_now_ns();
+	struct larder_direct *d = &m->direct;
+	uint64_t start = sys_now_ns(), wait_ns = m->store.disk ? WAIT_WITH_DISK_NS : WAIT_NS;
 
 	d->sweep = s;
 	atomic_store_explicit(&d->asked_ns, start, memory_order_relaxed);
@@ -81,10 +84,10 @@ static int ask(struct larder_direct *d, struct evict_sweep *s)
 
 		if (atomic_load(&d->state) == DIRECT_DONE)
 			return 1;
-		if (sys_now_ns() - start >= WAIT_NS &&
+		if (sys_now_ns() - start >= wait_ns &&
 		    atomic_compare_exchange_strong(&d->state, &wanted, DIRECT_NOT_WANTED))
 			return 0;
-		event_wait(&d->done, seen, WAIT_NS);
+		event_wait(&d->done, seen, wait_ns);
 	}
 }
 
@@ -105,8 +108,9 @@ void direct_sweep(struct larder_memory *m, struct evict_sweep *s)
 {
 	struct larder_direct *d = &m->direct;
 
-	if (s->want > 0 && sys_now_ns() >= d->not_before_ns) {
-		if (ask(d, s)) {
+	/* Who is put off until there is room does not fault meanwhile. */
+	if (s->want > 0 && !atomic_load(&m->pressure.put_off) && sys_now_ns() >= d->not_before_ns) {
+		if (ask(m, s)) {
 			judge(d, s->staged);
 			STATS_ADD(staged_by_handlers, s->staged);
 		} else {
