@@ -21,6 +21,7 @@ struct lru {
 /* Empty, for things 0 .. n-1. Exits with 2 when there is no memory. */
 void lru_open(struct lru *l, uint32_t n);
 
+/* Give back the links of lru_open(l, n). */
 void lru_close(struct lru *l, uint32_t n);
 
 /* A thing that is not in the list becomes the newest. */

@@ -22,12 +22,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
 	PAGE_BYTES = 4096,
 	SLAB_BYTES = 64 << 10,
-	CLASSES = 64,
+	CLASSES = 4 * 32,
 	TABLES = 4,
 	TOUCHES = TABLES + 2,
 	CLIENTS = 2, /* the keys are shared out among them */
@@ -76,7 +75,7 @@ static unsigned class_of(uint32_t bytes, uint32_t *rounded)
 
 static void place_records(void)
 {
-	static uint64_t next[4 * CLASSES], end[4 * CLASSES];
+	static uint64_t next[CLASSES], end[CLASSES];
 	uint64_t top = 0;
 
 	for (uint32_t i = 0; i < heap.count; i++) {
@@ -221,6 +220,14 @@ static uint32_t coldest(struct model *m, enum where where)
 	return best;
 }
 
+static uint32_t take_oldest(struct lru *l)
+{
+	uint32_t page = l->oldest;
+
+	lru_remove(l, page);
+	return page;
+}
+
 static void compress(struct model *m, uint32_t page)
 {
 	m->where[page] = COMPRESSED;
@@ -249,6 +256,7 @@ static void stage(struct model *m, uint32_t page)
 	lru_add(&m->staged, page);
 }
 
+/* A resident page that is to leave. */
 static uint32_t choose(struct model *m)
 {
 	switch (m->policy) {
@@ -257,24 +265,16 @@ static uint32_t choose(struct model *m)
 	case COUNTS:
 		return coldest(m, RESIDENT);
 	default:
-		return m->used.oldest;
+		return take_oldest(&m->used);
 	}
 }
 
 static void make_room(struct model *m)
 {
 	while (m->resident + m->staged.count > m->resident_most) {
-		uint32_t page;
-
-		while (m->staged.count < m->staged_most) {
-			page = choose(m);
-			if (m->policy == LRU)
-				lru_remove(&m->used, page);
-			stage(m, page);
-		}
-		page = m->staged.oldest;
-		lru_remove(&m->staged, page);
-		compress(m, page);
+		while (m->staged.count < m->staged_most)
+			stage(m, choose(m));
+		compress(m, take_oldest(&m->staged));
 	}
 }
 
@@ -309,8 +309,10 @@ static void bring(struct model *m, uint32_t page)
 
 static void touch(struct model *m, uint32_t page)
 {
-	m->heat[page] = heat_now(m, page) + 1;
-	m->heat_at[page] = m->operation;
+	if (m->policy == COUNTS) {
+		m->heat[page] = heat_now(m, page) + 1;
+		m->heat_at[page] = m->operation;
+	}
 	if (m->where[page] != RESIDENT) {
 		bring(m, page);
 		make_room(m);
