@@ -35,13 +35,17 @@ enum {
 	AGE_NEAR_ENOUGH_WITH_DISK = SHARE_ALL / 32,
 };
 
+/* Pages that were put within so many ticks are a generation: they go on to disk together (swap_out.h). */
+enum { AGE_GENERATION_TICKS = AGE_TICKS / 32 };
+
 /* One single page in so many is looked at, and the share is of about the last 256 looks. */
 enum { AGE_LOOK_EVERY = 8, AGE_WEIGHT_SHIFT = 8 };
 
 struct larder_age {
-	_Atomic uint64_t now; /* ticks; the reclaim thread's to change */
-	size_t pages;	      /* put since the last tick; reclaim thread only */
-	_Atomic uint32_t far; /* the share of fetches of pages older than AGE_NEAR, or from disk; any thread */
+	_Atomic uint64_t now;	 /* ticks; the reclaim thread's to change */
+	size_t pages;		 /* put since the last tick; reclaim thread only */
+	_Atomic uint64_t oldest; /* the generation that goes on to disk now; the reclaim thread's to change */
+	_Atomic uint32_t far;	 /* the share of fetches of pages older than AGE_NEAR, or from disk; any thread */
 };
 
 static inline uint64_t age_now(const struct larder_age *a)
@@ -93,10 +97,20 @@ static inline int age_room_pays(const struct larder_age *a, int has_disk)
 	return share_of(&a->far) <= SHARE_ALL - (has_disk ? AGE_NEAR_ENOUGH_WITH_DISK : AGE_NEAR_ENOUGH);
 }
 
-/* The tick at which it was put. Reclaim thread. */
+/* The tick at which it was put. */
 static inline uint64_t age_put_at(const struct larder_age *a, uint64_t word)
 {
 	return age_now(a) - age_of(a, word);
+}
+
+static inline uint64_t age_generation(const struct larder_age *a, uint64_t word)
+{
+	return age_put_at(a, word) / AGE_GENERATION_TICKS;
+}
+
+static inline uint64_t age_oldest(const struct larder_age *a)
+{
+	return atomic_load_explicit(&a->oldest, memory_order_relaxed);
 }
 
 #endif

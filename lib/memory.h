@@ -4,13 +4,13 @@
 #ifndef LARDER_MEMORY_H
 #define LARDER_MEMORY_H
 
-#include "age.h"
 #include "compress.h"
 #include "neighbours.h"
 #include "pool.h"
 #include "pressure.h"
 #include "region.h"
 #include "segment.h"
+#include "split.h"
 #include "staging.h"
 #include "store.h"
 #include "swap_in.h"
@@ -50,6 +50,7 @@ struct larder_memory {
 	struct larder_staging staging;
 	struct larder_compress compress;
 	struct larder_age age;
+	struct larder_split split;
 	struct larder_store store;
 	struct larder_swap_in swap_in;
 	struct larder_neighbours neighbours;

@@ -41,11 +41,7 @@ static const unsigned char class_of_level[] = { 0, 1 + 1, 4 + 1, LARDER_PRIORITI
  */
 enum { ATTAINED_ROOM_DIVISOR = 8 };
 
-/*
- * With a disk, what is compressed in RAM may cost 1/3 of the limit: pages that are wanted again soon come back from
- * there in a fifth of the time that the disk takes, but each takes room from pages in use.
- */
-enum { COMPRESSED_LIMIT_DIVISOR = 3, DEMOTE_PAGES = 128 };
+enum { DEMOTE_PAGES = 128 };
 
 enum { COMPACT_BYTES = 256 << 10, PURGE_FUTILE_FACTOR = 10 };
 
@@ -179,10 +175,19 @@ static void begin_turns(struct larder_reclaim *r)
 	r->turn_evicted = 0;
 }
 
-/* Is more compressed in RAM than is to be? */
-static int is_over_compressed(const struct larder_memory *m, uint64_t limit_bytes)
+/* Is more compressed in RAM than is to be, by now? */
+static int is_over_compressed(struct larder_memory *m, uint64_t limit_bytes)
 {
-	return m->store.disk && store_compressed_bytes(&m->store) > limit_bytes / COMPRESSED_LIMIT_DIVISOR;
+	struct larder_store_ram ram;
+	uint64_t most;
+
+	if (!m->store.disk)
+		return 0;
+	ram = store_in_ram(&m->store);
+	split_follow(&m->split, ram.pages, ram.bytes, limit_bytes);
+	most = split_bytes(&m->split, limit_bytes);
+	STATS_SET(compressed_limit_bytes, most);
+	return ram.bytes > most;
 }
 
 /* The disk is full: copies that resident pages have there are the first to go. */

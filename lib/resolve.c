@@ -130,6 +130,14 @@ static void count_retouched(struct larder_memory *m, size_t first, size_t pages)
 		atomic_fetch_add_explicit(&m->pools[owner->pool].retouched, lost, memory_order_relaxed);
 }
 
+/* Pages are fetched from RAM, [index, index + n), the first as `word` says. */
+static void note_age(struct larder_memory *m, size_t index, size_t n, uint64_t word)
+{
+	age_note(&m->age, index, n, age_is_far(&m->age, word));
+	if (m->store.disk)
+		split_note(&m->split, &m->age, word);
+}
+
 enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w, size_t index, int written)
 {
 	uint64_t word = page_load(&m->region.pages[index]), words[RESTORE_MAX_PAGES];
@@ -165,7 +173,7 @@ enum resolve_outcome resolve(struct larder_memory *m, struct larder_restorer *w,
 	}
 	was = page_state(words[0]);
 	if (was == PAGE_STORED)
-		age_note(&m->age, index, n, age_is_far(&m->age, words[0]));
+		note_age(m, index, n, words[0]);
 	restored = restore_pages(m, w, index, words, n, credit_of(m, words[0]));
 	if (restored) {
 		around_set(m, index + restored, restored, wanted > restored ? wanted - restored : 0);

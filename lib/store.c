@@ -422,14 +422,19 @@ uint64_t store_cost_bytes(const struct larder_store *store)
 	return bytes;
 }
 
-uint64_t store_compressed_bytes(const struct larder_store *store)
+struct larder_store_ram store_in_ram(const struct larder_store *store)
 {
-	uint64_t bytes = 0;
+	struct larder_store_ram ram = { 0 };
 
-	for (unsigned i = 0; i < store->ntiers; i++)
+	for (unsigned i = 0; i < store->ntiers; i++) {
+		struct larder_backend_usage usage = { 0 };
+
 		if (!store->tiers[i].ops->is_on_disk)
-			bytes += usage_of(&store->tiers[i]).occupied_bytes;
-	return bytes;
+			usage = usage_of(&store->tiers[i]);
+		ram.pages += usage.objects;
+		ram.bytes += usage.occupied_bytes;
+	}
+	return ram;
 }
 
 static void tier_stats(const struct store_tier *tier, struct larder_tier_stats *to)

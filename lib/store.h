@@ -223,8 +223,11 @@ void store_learn(struct larder_store *store);
 /* RAM that the tiers cost now: what they occupy, and their tables. */
 uint64_t store_cost_bytes(const struct larder_store *store);
 
-/* Of that, what pages take that are compressed in RAM. Any thread. */
-uint64_t store_compressed_bytes(const struct larder_store *store);
+/* Pages that are compressed in RAM, and the bytes of it that they occupy. Any thread. */
+struct larder_store_ram {
+	uint64_t pages, bytes;
+};
+struct larder_store_ram store_in_ram(const struct larder_store *store);
 
 void store_stats(const struct larder_store *store, struct larder_tier_stats tiers[LARDER_TIERS_MAX],
 		 uint64_t *same_pages);

@@ -120,39 +120,38 @@ static void release(struct larder_memory *m, size_t index, uint64_t to)
 
 /* ---- generations ---- */
 
-/* So many are told apart; a generation is 1/32 of all pages. With a third of the limit compressed in RAM, 3 to 1, and
- * several times the limit in all, what is there is of six to twelve. */
-enum { GENERATIONS = 16, GENERATION_TICKS = AGE_TICKS / 32 };
+/* So many are told apart. With 5/8 of a limit of a third compressed in RAM, 3 to 1, that is half of all pages; where
+ * all are wanted alike, more than half of those that are put there do not stay, so that what does is of forty. */
+enum { GENERATIONS = 64 };
 
 static uint64_t present_generation(const struct larder_memory *m)
 {
-	return age_now(&m->age) / GENERATION_TICKS;
+	return age_now(&m->age) / AGE_GENERATION_TICKS;
+}
+
+/* Pages of this generation go on from now on, and all that are older. */
+static void set_oldest(struct larder_memory *m, struct larder_swap_out *so, uint64_t generation)
+{
+	atomic_store_explicit(&m->age.oldest, generation, memory_order_relaxed);
+	so->passed = 0;
 }
 
 /* There may be more of them by now than are told apart. */
-static void forget_oldest(const struct larder_memory *m, struct larder_swap_out *so)
+static void forget_oldest(struct larder_memory *m, struct larder_swap_out *so)
 {
 	uint64_t now = present_generation(m);
 
-	if (now < so->oldest + GENERATIONS)
-		return;
-	so->oldest = now - (GENERATIONS - 1);
-	so->passed = 0;
-}
-
-static int is_due(const struct larder_memory *m, const struct larder_swap_out *so, uint64_t word)
-{
-	return age_put_at(&m->age, word) / GENERATION_TICKS <= so->oldest;
+	if (now >= age_oldest(&m->age) + GENERATIONS)
+		set_oldest(m, so, now - (GENERATIONS - 1));
 }
 
 /* The hand has been round: nothing of the oldest generation is left, or it cannot go. Returns 0: that was the last. */
-static int try_next_generation(const struct larder_memory *m, struct larder_swap_out *so)
+static int try_next_generation(struct larder_memory *m, struct larder_swap_out *so)
 {
-	so->passed = 0;
-	if (so->oldest == present_generation(m))
-		return 0;
-	so->oldest++;
-	return 1;
+	uint64_t oldest = age_oldest(&m->age), last = present_generation(m);
+
+	set_oldest(m, so, oldest == last ? oldest : oldest + 1);
+	return oldest != last;
 }
 
 /* An owned page that is compressed in RAM is on disk, too: from now on only there. */
@@ -192,7 +191,7 @@ static int demote(struct larder_memory *m, struct larder_swap_out *so, void *scr
 	int err = 0, sent = 0;
 
 	if (page_state(word) != PAGE_STORED || page_ticket(word) || page_tier(word) == STORE_TIER_SAME ||
-	    store_is_on_disk(&m->store, page_tier(word)) || !is_due(m, so, word))
+	    store_is_on_disk(&m->store, page_tier(word)) || age_generation(&m->age, word) > age_oldest(&m->age))
 		return 0;
 	atomic_store(&m->writing, index + 1);
 	if (!region_bit(m->region.kept, index) && page_acquire(page, &word, PAGE_RESTORING)) {

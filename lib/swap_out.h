@@ -21,9 +21,8 @@
 struct larder_swap_out {
 	struct larder_batch *batch; /* being filled; NULL = none */
 	uint32_t next_ticket;
-	size_t hand;	 /* demotion goes on from this page */
-	uint64_t oldest; /* generation that goes on now, with all that is older */
-	size_t passed;	 /* pages that the hand has gone over looking for it */
+	size_t hand;   /* demotion goes on from this page */
+	size_t passed; /* pages that the hand has gone over looking for the oldest generation */
 	char object[LARDER_OBJECT_MAX_BYTES], page[LARDER_PAGE_BYTES]; /* on the way from RAM to disk */
 };
 

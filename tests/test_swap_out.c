@@ -336,20 +336,20 @@ static void volatile_pages_do_not_go_on(void **state)
 /* Whatever their addresses, and also where the ticks in their words begin anew. */
 static void what_was_compressed_first_goes_first(void **state)
 {
-	enum { OLD = 300, YOUNG = 100, AT_ONCE = 50, GENERATION_TICKS = AGE_TICKS / 32 };
-	enum { TICK = AGE_TICK_LEAST_PAGES, OF_FIRST = OLD % (GENERATION_TICKS * TICK) };
+	enum { OLD = 300, YOUNG = 100, AT_ONCE = 50 };
+	enum { TICK = AGE_TICK_LEAST_PAGES, OF_FIRST = OLD % (AGE_GENERATION_TICKS * TICK) };
 	size_t sent = 0;
 
 	(void)state;
 	for (int begun = 0; begun < 600; begun++) {
-		swap_out.oldest = (uint64_t)begun;
-		memory.age.now = (uint64_t)(begun + 1) * GENERATION_TICKS - (OF_FIRST + TICK - 1) / TICK;
+		atomic_store(&memory.age.oldest, (uint64_t)begun);
+		memory.age.now = (uint64_t)(begun + 1) * AGE_GENERATION_TICKS - (OF_FIRST + TICK - 1) / TICK;
 		memory.age.pages = (TICK - OF_FIRST % TICK) % TICK;
 		for (size_t i = 0; i < OLD; i++)
 			put_in_ram(YOUNG + i, 1);
 		for (size_t i = 0; i < YOUNG; i++)
 			put_in_ram(i, 1);
-		assert_int_equal(memory.age.now / GENERATION_TICKS - swap_out.oldest, 2);
+		assert_int_equal(memory.age.now / AGE_GENERATION_TICKS - age_oldest(&memory.age), 2);
 		for (sent = 0; sent < OLD; sent += AT_ONCE, disk.used = 0) {
 			assert_int_equal(send_on(AT_ONCE), AT_ONCE);
 			assert_int_equal(written(0), AT_ONCE);

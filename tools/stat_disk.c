@@ -51,6 +51,7 @@ static void add_counters(struct json_object *o, const struct larder_stats *s)
 	add_number(o, "cleaned_bytes", d->cleaned_bytes);
 	add_number(o, "freed_bytes", d->freed_bytes);
 	add_number(o, "copies", s->copies);
+	add_number(o, "compressed_limit_bytes", s->compressed_limit_bytes);
 	add_number(o, "demoted", s->demoted);
 	add_number(o, "direct", s->direct);
 	add_number(o, "clean_evictions", s->clean_evictions);

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define LARDER_STATS_MAGIC   0x31726472616cull /* "lardr1" */
-#define LARDER_STATS_VERSION 3u
+#define LARDER_STATS_VERSION 4u
 #define LARDER_STATS_NAME    "larder-stats"
 
 /*
@@ -160,9 +160,10 @@ struct larder_stats {
 
 	/* the tier on disk, which is one of `tiers` */
 	struct larder_disk_stats disk;
-	uint64_t copies;  /* gauge: pages in RAM, compressed or not, with a copy on disk that may still be the same */
-	uint64_t demoted; /* counters: pages that went on from RAM, compressed, to disk */
-	uint64_t direct;  /* pages that went straight to disk, because they do not compress */
+	uint64_t copies; /* gauge: pages in RAM, compressed or not, with a copy on disk that may still be the same */
+	uint64_t compressed_limit_bytes; /* gauge: what compressed pages may take in RAM before some go on to disk */
+	uint64_t demoted;		 /* counters: pages that went on from RAM, compressed, to disk */
+	uint64_t direct;		 /* pages that went straight to disk, because they do not compress */
 	uint64_t clean_evictions; /* pages that went to disk without a write: the copy there was still the same */
 	uint64_t readahead;	  /* pages read from disk before they were asked for */
 
