@@ -175,15 +175,12 @@ static void begin_turns(struct larder_reclaim *r)
 	r->turn_evicted = 0;
 }
 
-/* Is more compressed in RAM than is to be, by now? */
-static int is_over_compressed(struct larder_memory *m, uint64_t limit_bytes)
+/* The share of compressed pages follows what has been fetched. Returns 1: they take more than that by now. */
+static int follow_split(struct larder_memory *m, uint64_t limit_bytes)
 {
-	struct larder_store_ram ram;
+	struct larder_store_ram ram = store_in_ram(&m->store);
 	uint64_t most;
 
-	if (!m->store.disk)
-		return 0;
-	ram = store_in_ram(&m->store);
 	split_follow(&m->split, ram.pages, ram.bytes, limit_bytes);
 	most = split_bytes(&m->split, limit_bytes);
 	STATS_SET(compressed_limit_bytes, most);
@@ -241,7 +238,7 @@ static size_t step(struct larder_reclaim *r, unsigned pool, uint64_t now_ns, siz
 	else
 		direct_sweep(m, &sweep);
 	evicted = evict_write_out(m, &r->restorer, &r->swap_out);
-	if (is_over_compressed(m, pressure_watermarks(m, pool).wait_bytes))
+	if (m->store.disk && follow_split(m, pressure_watermarks(m, pool).wait_bytes))
 		demote(r, pool);
 	if (sweep.staged == 0 && evicted == 0)
 		wait_for_disk(r);

@@ -18,6 +18,9 @@ enum { INCOMPRESSIBLE_EVERY = 64, NOISE_DIVISOR = 3 };
 /* So many times the limit is read from end to end, so often. */
 enum { TIMES_THE_LIMIT = 4, ROUNDS = 2 };
 
+/* One touch in so many is of any page, the others are of pages that nearly fit as they are. */
+enum { COLD_EVERY = 128, HOT_MIB = LIMIT_MIB / 2 + LIMIT_MIB / 16, PATIENCE_S = 60 };
+
 enum { WARM_UP_S = 2, SECONDS = 6, TOUCHES_BETWEEN_LOOKS = 100 };
 
 static uint64_t (*pages)[WORDS];
@@ -88,11 +91,46 @@ static void what_goes_round_on_disk_is_compressed_for_speed(void **state)
 	dallocx(round, 0);
 }
 
+/* Touch pages until what compressed ones may take is more, or less, than so much. */
+static uint64_t touch_until(uint64_t (*heap)[WORDS], size_t n, size_t hot, int is_more, uint64_t bytes)
+{
+	uint64_t seed = 3, sum = 0, limit = now().compressed_limit_bytes;
+	time_t start_s = time(NULL);
+
+	while ((limit > bytes) != is_more && time(NULL) < start_s + PATIENCE_S) {
+		for (int i = 0; i < TOUCHES_BETWEEN_LOOKS; i++) {
+			uint64_t at = mix(seed++);
+
+			sum += heap[at % (i % COLD_EVERY ? hot : n)][WORDS - 1];
+		}
+		limit = now().compressed_limit_bytes;
+	}
+	print_message("for compressed pages %.1f MiB (%lx)\n", (double)limit / MIB, (unsigned long)sum);
+	return limit;
+}
+
+/* Where any page may be next, compressed ones get room; where some are wanted again and again, these do. */
+static void the_share_of_compressed_pages_follows_what_is_wanted(void **state)
+{
+	size_t n = (size_t)TIMES_THE_LIMIT * LIMIT_MIB * MIB / PAGE, hot = (size_t)HOT_MIB * MIB / PAGE;
+	uint64_t(*heap)[WORDS] = mallocx(n * PAGE, MALLOCX_ALIGN(PAGE));
+	const uint64_t much = (uint64_t)LIMIT_MIB * MIB / 16 * 9, little = (uint64_t)LIMIT_MIB * MIB / 16 * 8;
+
+	(void)state;
+	assert_non_null(heap);
+	fill(heap, n);
+	assert_true(touch_until(heap, n, n, 1, much) > much);
+	assert_true(touch_until(heap, n, hot, 0, little) <= little);
+	assert_true(touch_until(heap, n, n, 1, much) > much);
+	dallocx(heap, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(usage_stays_near_the_limit),
 		cmocka_unit_test(what_goes_round_on_disk_is_compressed_for_speed),
+		cmocka_unit_test(the_share_of_compressed_pages_follows_what_is_wanted),
 	};
 
 	return cmocka_run_group_tests(tests, start, check_table);
