@@ -30,6 +30,9 @@ enum {
 /* A young fetch moves it by so much: 1000 of them by 1/32 of the limit. */
 enum { SPLIT_STEP = SHARE_ALL / 32768 };
 
+/* What an old fetch is worth, for each r beyond 1: 6 x 3 / 4, in sixteenths. */
+enum { SPLIT_WORTH_ONE = 16, SPLIT_OLD_WORTH = SPLIT_WORTH_ONE * 9 / 2 };
+
 enum { SPLIT_OLD_GENERATIONS = 4 * AGE_YOUNG / AGE_GENERATION_TICKS };
 
 struct larder_split {
@@ -70,7 +73,7 @@ static inline void split_follow(struct larder_split *s, uint64_t pages, uint64_t
 	s->old_seen = old;
 	if (bytes <= split_bytes(s, limit_bytes) / 16 * 15)
 		return;
-	given = saved > 0 ? given * 9 * saved / (2 * (int64_t)bytes) : 0;
+	given = saved > 0 ? given * (SPLIT_OLD_WORTH * saved / (int64_t)bytes) / SPLIT_WORTH_ONE : 0;
 	to = SPLIT_FIRST + s->beyond_first + SPLIT_STEP * (given - taken);
 	to = to < SPLIT_LEAST ? SPLIT_LEAST : to > SPLIT_MOST ? SPLIT_MOST : to;
 	s->beyond_first = (int32_t)(to - SPLIT_FIRST);
