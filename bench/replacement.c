@@ -8,6 +8,9 @@
  * compress; what is neither is on disk. No page comes along with another, and writes go where the record was.
  *
  * - larder: the clock with credit, staging and the oldest first, as in lib/sweep.c, lib/resolve.c and lib/swap_out.c.
+ * - history: the same with what faults can teach: for each page the mean of the last times that it was away, the older
+ *   ones weighing half as much each. It says how many turns the page is spared, and which goes to disk: who is away the
+ *   longest, usually and now.
  * - counts: the page leaves, of SAMPLE at random, that was touched least; a count loses half of itself in HALF_LIFE
  *   operations. It counts touches of resident pages, too, which nobody sees who serves faults: so far experience could
  *   lead at best.
@@ -141,11 +144,11 @@ static uint32_t draw(struct random *r)
 
 /* ---- where pages are ---- */
 
-enum policy { LARDER, COUNTS, LRU };
+enum policy { LARDER, HISTORY, COUNTS, LRU };
 enum where { FRESH, RESIDENT, STAGED, COMPRESSED, ON_DISK };
 
 /* As in lib/: what a page is spared, for how long it counts as young, and how many wait to be compressed. */
-enum { CREDIT_FRESH = 1, CREDIT_WANTED = 7, YOUNG_PART = 64, STAGED_PART = 64 };
+enum { CREDIT_FRESH = 1, CREDIT_WANTED = 7, CREDIT_MOST = 15, YOUNG_PART = 64, OLD_PART = 16, STAGED_PART = 64 };
 
 enum { HALF_LIFE = 200000, SAMPLE = 32 };
 
@@ -153,13 +156,16 @@ struct model {
 	enum policy policy;
 	uint32_t resident_most, compressed_most, staged_most;
 	uint8_t *where;
-	uint32_t resident;	       /* pages, but those that are staged */
-	struct lru staged, compressed; /* the oldest was put there first */
-	size_t from_ram, from_disk;
+	uint32_t resident;			/* pages, but those that are staged */
+	struct lru staged, compressed;		/* the oldest was put there first */
+	size_t from_ram, from_disk, young, old; /* the latter of those from RAM: see lib/split.h */
 
-	uint8_t *credit;  /* LARDER */
+	uint8_t *credit;  /* LARDER, HISTORY */
 	uint32_t *put_at; /* of compressed pages: `puts` then */
 	uint32_t hand, puts;
+
+	uint32_t *left_at; /* HISTORY: when a page was staged; as `puts` */
+	float *away;	   /* for how long it usually is */
 
 	struct lru used; /* LRU: resident pages */
 
@@ -178,6 +184,8 @@ static struct model model_new(enum policy policy, double resident, double compre
 		.where = allocate(heap.pages, sizeof(*m.where)),
 		.credit = allocate(heap.pages, sizeof(*m.credit)),
 		.put_at = allocate(heap.pages, sizeof(*m.put_at)),
+		.left_at = allocate(heap.pages, sizeof(*m.left_at)),
+		.away = allocate(heap.pages, sizeof(*m.away)),
 		.heat = allocate(heap.pages, sizeof(*m.heat)),
 		.heat_at = allocate(heap.pages, sizeof(*m.heat_at)),
 	};
@@ -193,6 +201,8 @@ static void model_free(struct model *m)
 	free(m->where);
 	free(m->credit);
 	free(m->put_at);
+	free(m->left_at);
+	free(m->away);
 	free(m->heat);
 	free(m->heat_at);
 	lru_close(&m->staged, heap.pages);
@@ -205,6 +215,14 @@ static float heat_now(const struct model *m, uint32_t page)
 	return m->heat[page] * exp2f(-(float)(m->operation - m->heat_at[page]) / HALF_LIFE);
 }
 
+/* How little a page is worth. */
+static float cold(const struct model *m, uint32_t page)
+{
+	if (m->policy == COUNTS)
+		return -heat_now(m, page);
+	return m->away[page] + (float)(m->puts - m->put_at[page]);
+}
+
 static uint32_t coldest(struct model *m, enum where where)
 {
 	uint32_t found = 0, best = 0;
@@ -214,7 +232,7 @@ static uint32_t coldest(struct model *m, enum where where)
 
 		if (m->where[page] != where)
 			continue;
-		if (!found++ || heat_now(m, page) < heat_now(m, best))
+		if (!found++ || cold(m, page) > cold(m, best))
 			best = page;
 	}
 	return best;
@@ -234,7 +252,8 @@ static void compress(struct model *m, uint32_t page)
 	m->put_at[page] = m->puts++;
 	lru_add(&m->compressed, page);
 	if (m->compressed.count > m->compressed_most) {
-		uint32_t last = m->policy == COUNTS ? coldest(m, COMPRESSED) : m->compressed.oldest;
+		uint32_t last =
+			m->policy == COUNTS || m->policy == HISTORY ? coldest(m, COMPRESSED) : m->compressed.oldest;
 
 		lru_remove(&m->compressed, last);
 		m->where[last] = ON_DISK;
@@ -252,6 +271,7 @@ static uint32_t turn_clock(struct model *m)
 static void stage(struct model *m, uint32_t page)
 {
 	m->where[page] = STAGED;
+	m->left_at[page] = m->puts;
 	m->resident--;
 	lru_add(&m->staged, page);
 }
@@ -261,6 +281,7 @@ static uint32_t choose(struct model *m)
 {
 	switch (m->policy) {
 	case LARDER:
+	case HISTORY:
 		return turn_clock(m);
 	case COUNTS:
 		return coldest(m, RESIDENT);
@@ -278,6 +299,16 @@ static void make_room(struct model *m)
 	}
 }
 
+/* A page that is away for as long as it takes to put all pages out, or longer, is spared at every other turn. */
+static uint8_t credit_by_history(struct model *m, uint32_t page)
+{
+	float away = (float)(m->puts - m->left_at[page] + 1), turns;
+
+	m->away[page] += (away - m->away[page]) / 2;
+	turns = (float)heap.pages / m->away[page] / 2 + (float)random_below(&m->random, 100) / 100 - 0.5f;
+	return (uint8_t)fminf(fmaxf(turns, 0), CREDIT_MOST);
+}
+
 static uint8_t credit_of(const struct model *m, uint32_t page)
 {
 	switch (m->where[page]) {
@@ -292,9 +323,22 @@ static uint8_t credit_of(const struct model *m, uint32_t page)
 	}
 }
 
+static void note_age(struct model *m, uint32_t page)
+{
+	m->young += m->puts - m->put_at[page] <= heap.pages / YOUNG_PART;
+	m->old += m->put_at[page] - m->put_at[m->compressed.oldest] < heap.pages / OLD_PART;
+}
+
 static void bring(struct model *m, uint32_t page)
 {
-	m->credit[page] = credit_of(m, page);
+	if (m->where[page] == COMPRESSED)
+		note_age(m, page);
+	if (m->policy == HISTORY && m->where[page] != FRESH)
+		m->credit[page] = credit_by_history(m, page);
+	else
+		m->credit[page] = credit_of(m, page);
+	if (m->where[page] == FRESH)
+		m->away[page] = (float)heap.pages;
 	if (m->where[page] == STAGED)
 		lru_remove(&m->staged, page);
 	if (m->where[page] == COMPRESSED)
@@ -334,7 +378,7 @@ static void touch_record(struct model *m, uint32_t record)
 /* ---- what comes back, for each operation ---- */
 
 struct returns {
-	double from_ram, from_disk;
+	double from_ram, from_disk, young, old;
 };
 
 /* Load all records, then run the mix. */
@@ -348,11 +392,13 @@ static struct returns run(enum policy policy, double resident, double compressed
 		touch_record(&m, i);
 	for (size_t i = 0; i < settings.skip + settings.operations; i++) {
 		if (i == settings.skip)
-			m.from_ram = m.from_disk = 0;
+			m.from_ram = m.from_disk = m.young = m.old = 0;
 		touch_record(&m, draw(&r));
 	}
 	result.from_ram = (double)m.from_ram / (double)settings.operations;
 	result.from_disk = (double)m.from_disk / (double)settings.operations;
+	result.young = (double)m.young / (double)settings.operations;
+	result.old = (double)m.old / (double)settings.operations;
 	model_free(&m);
 	return result;
 }
@@ -365,10 +411,13 @@ static double cost_us(struct returns r)
 static void print_split(double ram, double resident)
 {
 	double compressed = (ram - resident) * settings.ratio;
-	struct returns l = run(LARDER, resident, compressed), c = run(COUNTS, resident, compressed);
+	struct returns l = run(LARDER, resident, compressed), h = run(HISTORY, resident, compressed);
+	struct returns c = run(COUNTS, resident, compressed);
 
-	printf("%8.0f %%%9.0f%12.0f%9.3f%7.3f%9.3f%7.3f%10.2f%8.2f\n", resident / ram * 100, resident, compressed,
-	       l.from_ram, l.from_disk, c.from_ram, c.from_disk, cost_us(l), cost_us(c));
+	printf("%8.0f %%%9.0f%12.0f%9.3f%7.3f%7.3f%7.3f", resident / ram * 100, resident, compressed, l.from_ram,
+	       l.from_disk, l.young, l.old);
+	printf("%9.3f%7.3f%9.3f%7.3f%10.2f%9.2f%8.2f\n", h.from_ram, h.from_disk, c.from_ram, c.from_disk, cost_us(l),
+	       cost_us(h), cost_us(c));
 }
 
 static void print_all(void)
@@ -380,9 +429,9 @@ static void print_all(void)
 	       "RAM\n\n",
 	       heap.count, heap.pages, ram, settings.is_uniform ? "all keys alike" : "zipf", settings.operations,
 	       settings.skip, settings.read_us, settings.fault_us);
-	puts("pages of RAM                   pages that come back, an operation    time for it, us");
-	puts("                                   larder          counts        larder  counts");
-	puts("  resident       compressed      RAM   disk      RAM   disk");
+	puts("pages of RAM                   pages that come back, an operation                            time for it, us");
+	puts("                                   larder                        history         counts        larder  history  counts");
+	puts("  resident       compressed      RAM   disk  young    old      RAM   disk      RAM   disk");
 	for (int percent = 30; percent <= 90; percent += 10)
 		print_split(ram, ram * percent / 100);
 	lru = run(LRU, ram, 0);

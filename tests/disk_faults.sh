@@ -237,7 +237,9 @@ ends
 descriptors=descriptors
 begin "no descriptor is free" 64 --swap-dir "$small" --swap-size 64M
 descriptors=
-wait_for 20 more_than write_bytes $((16 << 20)) && prlimit --pid "$pid" --nofile=0 && wait_for 20 more_than read_bytes $((64 << 20))
+wait_for 20 more_than write_bytes $((16 << 20)) && prlimit --pid "$pid" --nofile=0
+already=$(number read_bytes)
+wait_for 20 more_than read_bytes $((already + (8 << 20)))
 ends
 
 begin "a stall of writes" 64 --swap-dir "$small" --swap-size 64M
