@@ -327,7 +327,7 @@ static void put_speeds(FILE *f, const char *benchmark, struct json_object *one_c
 	p = (struct plot){
 		.title = title, .x_label = label, .y_label = "", .is_x_falling = is_x_falling, .has_bars = 1
 	};
-	if (gather(&p, benchmark, key, varies) > 1)
+	if (gather(&p, benchmark, key, varies) > 1 && p.count)
 		plot_draw(&p, f);
 }
 
