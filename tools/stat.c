@@ -115,8 +115,7 @@ static int read_stats(int pid, struct larder_stats *s)
 
 /* ---- figures ---- */
 
-/* Over the tiers in RAM. */
-static uint64_t tier_sum(const struct larder_stats *s, size_t offset)
+uint64_t tier_sum(const struct larder_stats *s, size_t offset)
 {
 	uint64_t sum = 0;
 
@@ -125,8 +124,6 @@ static uint64_t tier_sum(const struct larder_stats *s, size_t offset)
 			sum += *(const uint64_t *)((const char *)&s->tiers[i] + offset);
 	return sum;
 }
-
-#define TIER_SUM(s, field) tier_sum(s, offsetof(struct larder_tier_stats, field))
 
 /* Bytes of content for each byte that its compressed form has; 0 when nothing is stored in RAM. */
 static double compression_ratio(const struct larder_stats *s)

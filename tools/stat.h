@@ -8,6 +8,7 @@
 
 #include <json-c/json.h>
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -26,6 +27,10 @@ static inline int is_on_disk(const struct larder_tier_stats *t)
 {
 	return strcmp(t->name, "file") == 0;
 }
+
+/* The sum of a field over the tiers in RAM. */
+uint64_t tier_sum(const struct larder_stats *s, size_t offset);
+#define TIER_SUM(s, field) tier_sum(s, offsetof(struct larder_tier_stats, field))
 
 /* Print percentiles of LARDER_LATENCY_BUCKETS buckets, after a title; or make an object of them, in us too. */
 void print_latency(const char *title, const uint64_t *buckets);

@@ -24,17 +24,6 @@ static double written_per_evicted(const struct larder_stats *s)
 	return ratio(s->disk.write_bytes, (s->demoted + s->direct) * s->page_bytes);
 }
 
-/* What compressed pages occupy in RAM. */
-static uint64_t bytes_in_ram(const struct larder_stats *s)
-{
-	uint64_t bytes = 0;
-
-	for (int i = 0; i < LARDER_TIERS_MAX && s->tiers[i].name[0]; i++)
-		if (!is_on_disk(&s->tiers[i]))
-			bytes += s->tiers[i].occupied_bytes;
-	return bytes;
-}
-
 static double live_fraction(const struct larder_tier_stats *t)
 {
 	return ratio(t->stored_bytes, t->occupied_bytes);
@@ -122,8 +111,8 @@ static void print_transfers(const struct larder_disk_stats *d)
 static void print_traffic(const struct larder_stats *s)
 {
 	if (s->compressed_limit_bytes)
-		printf("in RAM     %10.1f MiB compressed, of %.1f before some goes on to disk\n", mib(bytes_in_ram(s)),
-		       mib(s->compressed_limit_bytes));
+		printf("in RAM     %10.1f MiB compressed, of %.1f before some goes on to disk\n",
+		       mib(TIER_SUM(s, occupied_bytes)), mib(s->compressed_limit_bytes));
 	printf("to disk    %12" PRIu64 " pages (from RAM %" PRIu64 ", at once %" PRIu64 ")", s->demoted + s->direct,
 	       s->demoted, s->direct);
 	if (s->demoted + s->direct)
